@@ -1,0 +1,45 @@
+"""Errors that a user reads: what happened, why, and what to do next; and the exit codes."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status means."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    PARTIAL = 3
+    BUSY = 75
+
+
+class WarehouseError(Exception):
+    """An expected failure, told in one line what, one why, one next step."""
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, what: str, why: str, next_step: str) -> None:
+        super().__init__(f"{what}: {why} → {next_step}")
+        self.what = what
+        self.why = why
+        self.next_step = next_step
+
+
+class UsageError(WarehouseError):
+    """The call cannot mean anything as it stands: exit 2, nothing was touched."""
+
+    exit_code = ExitCode.USAGE
+
+
+class UnreadableDelivery(WarehouseError):
+    """One file cannot be understood; the others go on (exit 3)."""
+
+    exit_code = ExitCode.PARTIAL
+
+
+class Busy(WarehouseError):
+    """Another run of the same thing holds the lock: exit 75."""
+
+    exit_code = ExitCode.BUSY

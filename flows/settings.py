@@ -1,0 +1,121 @@
+"""The one settings object. Nothing else in the project reads the environment."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Connection(BaseModel):
+    """Where one Postgres is and how to log in: the parts of a libpq connection."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    port: int
+    user: str
+    password: SecretStr
+    database: str
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether `host` is a folder holding a Unix socket."""
+        return self.host.startswith("/")
+
+    def libpq(self) -> dict[str, str]:
+        """Keyword arguments for `psycopg.connect`."""
+        return {
+            "host": self.host,
+            "port": str(self.port),
+            "user": self.user,
+            "password": self.password.get_secret_value(),
+            "dbname": self.database,
+        }
+
+    def environment(self) -> dict[str, str]:
+        """The same as `PG*` variables, for psql, dbt and other subprocesses."""
+        return {
+            "PGHOST": self.host,
+            "PGPORT": str(self.port),
+            "PGUSER": self.user,
+            "PGPASSWORD": self.password.get_secret_value(),
+            "PGDATABASE": self.database,
+        }
+
+
+class Settings(BaseSettings):
+    """Every setting of the project, from the environment and `.env`.
+
+    With `PGHOST` set, that server is used; otherwise the embedded one, whose address
+    `warehouse up` writes into `.env` under the `WAREHOUSE_PG*` names.
+    """
+
+    model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="ignore")
+
+    pghost: str | None = None
+    pgport: int = 5432
+    pguser: str | None = None
+    pgpassword: SecretStr = SecretStr("")
+    pgdatabase: str | None = None
+
+    warehouse_home: Path = PROJECT_ROOT / ".warehouse"
+    warehouse_pghost: str | None = None
+    warehouse_pgport: int | None = None
+    warehouse_pguser: str = "warehouse"
+    warehouse_pgpassword: SecretStr = SecretStr("")
+    warehouse_pgdatabase: str = "warehouse"
+
+    lease_seconds: int = Field(
+        default=120, gt=1, description="How long a run may be silent before it is dead."
+    )
+    heartbeat_seconds: float = Field(
+        default=10.0, gt=0, description="How often a run says it is alive."
+    )
+    fault_at: str | None = Field(
+        default=None,
+        description="For tests: the step at which the process kills itself, e.g. `landed`.",
+    )
+
+    @property
+    def uses_external_server(self) -> bool:
+        """Whether the user named a server of their own."""
+        return bool(self.pghost)
+
+    def connection(self) -> Connection | None:
+        """The server to talk to, or None while the embedded one has not been started."""
+        if self.pghost:
+            user = self.pguser or os.environ.get("USER", "postgres")
+            return Connection(
+                host=self.pghost,
+                port=self.pgport,
+                user=user,
+                password=self.pgpassword,
+                database=self.pgdatabase or user,
+            )
+        if self.warehouse_pghost and self.warehouse_pgport:
+            return Connection(
+                host=self.warehouse_pghost,
+                port=self.warehouse_pgport,
+                user=self.warehouse_pguser,
+                password=self.warehouse_pgpassword,
+                database=self.warehouse_pgdatabase,
+            )
+        return None
+
+
+def env_file(home: Path) -> Path:
+    """The `.env` that belongs to a warehouse folder: it lies beside it."""
+    return home.parent / ".env"
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The settings of this process; `get_settings.cache_clear()` reads them again."""
+    home = Path(os.environ.get("WAREHOUSE_HOME", PROJECT_ROOT / ".warehouse"))
+    return Settings(_env_file=env_file(home), warehouse_home=home.resolve())

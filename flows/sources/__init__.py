@@ -1,0 +1,1 @@
+"""Where rows come from: each source yields Arrow batches in the one landing shape."""

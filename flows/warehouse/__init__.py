@@ -1,0 +1,1 @@
+"""Where rows go: connection, slice loading, run log, embedded server."""

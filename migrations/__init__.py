@@ -1,0 +1,1 @@
+"""Alembic: every table that flows or people write to, with its rollback."""

@@ -1,0 +1,48 @@
+"""Runs migrations in one transaction each, and keeps `app.schema_migrations` beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alembic import context
+from sqlalchemy import create_engine, text
+
+from flows.warehouse.connection import sqlalchemy_url
+
+
+def record_version(*, ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
+    """Keep the seeds' `schema_migrations(version, applied_at, rollback_sql)` in step."""
+    version = step.up_revision_id
+    if step.is_upgrade:
+        rollback = context.script.get_revision(version).module.DOWNGRADE.strip()
+        ctx.connection.execute(
+            text(
+                "insert into app.schema_migrations (version, rollback_sql)"
+                " values (:version, :rollback)"
+            ),
+            {"version": version, "rollback": rollback},
+        )
+    elif step.down_revision_ids:  # the first revision takes the table itself away
+        ctx.connection.execute(
+            text("delete from app.schema_migrations where version = :version"),
+            {"version": version},
+        )
+
+
+def run() -> None:
+    """Connect as the settings say and migrate."""
+    engine = create_engine(sqlalchemy_url())
+    with engine.connect() as connection:
+        connection.execute(text("create schema if not exists app"))
+        connection.commit()
+        context.configure(
+            connection=connection,
+            version_table_schema="app",
+            transaction_per_migration=True,
+            on_version_apply=[record_version],
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+run()
