@@ -26,6 +26,10 @@ class WarehouseError(Exception):
         self.why = why
         self.next_step = next_step
 
+    def as_dict(self) -> dict[str, str]:
+        """The three parts by name."""
+        return {"what": self.what, "why": self.why, "next_step": self.next_step}
+
 
 class UsageError(WarehouseError):
     """The call cannot mean anything as it stands: exit 2, nothing was touched."""

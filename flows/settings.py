@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from flows.errors import UsageError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,7 +59,9 @@ class Settings(BaseSettings):
     `warehouse up` writes into `.env` under the `WAREHOUSE_PG*` names.
     """
 
-    model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True
+    )
 
     pghost: str | None = None
     pgport: int = 5432
@@ -90,7 +95,7 @@ class Settings(BaseSettings):
     def connection(self) -> Connection | None:
         """The server to talk to, or None while the embedded one has not been started."""
         if self.pghost:
-            user = self.pguser or os.environ.get("USER", "postgres")
+            user = self.pguser or getpass.getuser()
             return Connection(
                 host=self.pghost,
                 port=self.pgport,
@@ -108,14 +113,60 @@ class Settings(BaseSettings):
             )
         return None
 
+    def dbt_environment(self) -> dict[str, str]:
+        """What `profiles.yml` reads: the variables of the server in use, under their names."""
+        connection = self.connection()
+        if connection is None:
+            return {}
+        prefix = "" if self.uses_external_server else "WAREHOUSE_"
+        return {f"{prefix}{name}": value for name, value in connection.environment().items()}
+
 
 def env_file(home: Path) -> Path:
     """The `.env` that belongs to a warehouse folder: it lies beside it."""
     return home.parent / ".env"
 
 
+def warehouse_home() -> Path:
+    """The folder of the embedded server and of all state: `WAREHOUSE_HOME`, or `.warehouse`."""
+    return Path(os.environ.get("WAREHOUSE_HOME") or PROJECT_ROOT / ".warehouse").resolve()
+
+
 @lru_cache
 def get_settings() -> Settings:
     """The settings of this process; `get_settings.cache_clear()` reads them again."""
-    home = Path(os.environ.get("WAREHOUSE_HOME", PROJECT_ROOT / ".warehouse"))
-    return Settings(_env_file=env_file(home), warehouse_home=home.resolve())
+    home = warehouse_home()
+    try:
+        return Settings(_env_file=env_file(home), warehouse_home=home)
+    except ValidationError as error:
+        wrong = error.errors(include_input=False, include_url=False)[0]
+        name = ".".join(str(part) for part in wrong["loc"]).upper()
+        raise UsageError(
+            f"the setting {name} cannot be used",
+            wrong["msg"],
+            f"correct {name} in the environment or in {env_file(home)}",
+        ) from None
+
+
+def quiet_environment() -> dict[str, str]:
+    """What every process of ours runs with: no telemetry, no version checks, no stray state.
+
+    To be put into `os.environ` before dbt, Prefect or Great Expectations is imported.
+    """
+    return {
+        "DO_NOT_TRACK": "1",
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "DBT_VERSION_CHECK": "false",
+        "GX_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_HOME": str(warehouse_home() / "prefect"),
+    }
+
+
+def quieten() -> None:
+    """Put `quiet_environment()` into this process; a `PREFECT_HOME` of the user's stays."""
+    for name, value in quiet_environment().items():
+        if name == "PREFECT_HOME":
+            os.environ.setdefault(name, value)
+        else:
+            os.environ[name] = value

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from alembic import context
-from sqlalchemy import create_engine, text
+from alembic.runtime.migration import MigrationContext, MigrationInfo
+from sqlalchemy import NullPool, create_engine, text
 
 from flows.warehouse.connection import sqlalchemy_url
 
 
-def record_version(*, ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
+def record_version(
+    ctx: MigrationContext,
+    step: MigrationInfo,
+    heads: Collection[Any],  # noqa: ARG001
+    run_args: Mapping[str, Any],  # noqa: ARG001
+) -> None:
     """Keep the seeds' `schema_migrations(version, applied_at, rollback_sql)` in step."""
     version = step.up_revision_id
     if step.is_upgrade:
@@ -31,7 +38,7 @@ def record_version(*, ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
 
 def run() -> None:
     """Connect as the settings say and migrate."""
-    engine = create_engine(sqlalchemy_url())
+    engine = create_engine(sqlalchemy_url(), poolclass=NullPool)
     with engine.connect() as connection:
         connection.execute(text("create schema if not exists app"))
         connection.commit()
@@ -39,7 +46,7 @@ def run() -> None:
             connection=connection,
             version_table_schema="app",
             transaction_per_migration=True,
-            on_version_apply=[record_version],
+            on_version_apply=record_version,
         )
         with context.begin_transaction():
             context.run_migrations()

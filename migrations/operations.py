@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from alembic import op
-from sqlalchemy import text
 
 
 def run_sql(statements: str) -> None:

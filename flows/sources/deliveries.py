@@ -97,6 +97,25 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Inspection:
+    """What a file says about itself, read from its beginning without loading its rows.
+
+    Attributes:
+        marketplace_id: None where only the file's name or the user can tell.
+        period_start, period_end, subjects: None or empty where each row has its own.
+        subjects: the ASINs or the brand that the file speaks for, rows or no rows.
+    """
+
+    delivery_format: DeliveryFormat
+    report_view: ReportView
+    period_type: PeriodType
+    marketplace_id: str | None = None
+    period_start: date | None = None
+    period_end: date | None = None
+    subjects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class RejectedRow:
     """One delivered row that was not loaded, with the text as it was delivered.
 

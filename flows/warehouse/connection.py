@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL
 
 from flows.errors import WarehouseError
@@ -26,7 +27,8 @@ def connect(*, autocommit: bool = False, application: str = "warehouse") -> psyc
     where = current_connection()
     try:
         connection = psycopg.connect(
-            **where.libpq(), autocommit=True, application_name=application, connect_timeout=10
+            make_conninfo(**where.libpq(), application_name=application, connect_timeout="10"),
+            autocommit=True,
         )
     except psycopg.OperationalError as error:
         raise WarehouseError(

@@ -1,0 +1,5 @@
+{% test rows_satisfy(model, condition) %}
+select *
+from {{ model }}
+where not ({{ condition }})
+{% endtest %}

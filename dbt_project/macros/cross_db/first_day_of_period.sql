@@ -1,0 +1,11 @@
+{% macro first_day_of_period(period, day) -%}
+    {{ return(adapter.dispatch('first_day_of_period')(period, day)) }}
+{%- endmacro %}
+
+{% macro postgres__first_day_of_period(period, day) -%}
+    cast(date_trunc('{{ period }}', cast({{ day }} as timestamp)) as date)
+{%- endmacro %}
+
+{% macro bigquery__first_day_of_period(period, day) -%}
+    date_trunc({{ day }}, {{ period }})
+{%- endmacro %}

@@ -1,0 +1,41 @@
+{% macro get_incremental_replace_slices_sql(arg_dict) -%}
+    {%- set target = arg_dict['target_relation'] -%}
+    {%- set rebuilt = arg_dict['temp_relation'] -%}
+    {%- set columns = arg_dict['dest_columns'] | map(attribute='name') | list -%}
+    {%- set key = arg_dict['unique_key'] -%}
+    {%- set compared = columns | reject('in', key + config.meta_get('not_compared')) | list -%}
+    {%- set scope = config.meta_get('rebuild_scope') -%}
+
+    analyze {{ rebuilt }};
+
+    {{ create_partitions(target, rebuilt) }}
+
+    delete from {{ target }} as held
+    where {% if rebuilds_touched_only() -%}
+        {{ within_touched_periods('held.period_start', scope.period) }}
+        and exists (
+            select 1
+            from ({{ context[scope.macro](scope.period) }}) as scope
+            where {{ columns_match(scope.columns, 'held', 'scope') }}
+        )
+        and {% endif -%} not exists (
+            select 1
+            from {{ rebuilt }} as rebuilt
+            where {{ columns_match(key, 'held', 'rebuilt') }}
+                and ({{ prefixed(compared, 'held') }})
+                is not distinct from ({{ prefixed(compared, 'rebuilt') }})
+        );
+
+    insert into {{ target }} ({{ columns | join(', ') }})
+    select {{ prefixed(columns, 'rebuilt') }}
+    from {{ rebuilt }} as rebuilt
+    where not exists (
+        select 1
+        from {{ target }} as held
+        where {{ columns_match(key, 'held', 'rebuilt') }}
+            {%- if rebuilds_touched_only() %}
+            and {{ within_touched_periods('held.period_start', scope.period) }}
+            {%- endif %}
+    )
+    order by {{ prefixed(key, 'rebuilt') }};
+{%- endmacro %}

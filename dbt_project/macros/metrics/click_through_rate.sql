@@ -1,0 +1,3 @@
+{% macro click_through_rate(clicks, impressions) -%}
+    {{ ratio(clicks, impressions) }}
+{%- endmacro %}

@@ -1,0 +1,3 @@
+{% macro conversion_rate(purchases, clicks) -%}
+    {{ ratio(purchases, clicks) }}
+{%- endmacro %}

@@ -1,0 +1,3 @@
+{% macro share_of_market(own, total) -%}
+    {{ ratio(own, total) }}
+{%- endmacro %}

@@ -1,0 +1,44 @@
+with slices as (
+    select *
+    from {{ ref('stg_landing__sqp_slices') }}
+    where
+        report_view = 'asin'
+        and period_type = 'WEEK'
+),
+
+slice_builds as (
+    select *
+    from {{ source('sqp', 'slice_builds') }}
+),
+
+built_everywhere as (
+    select
+        slice_id,
+        load_id
+    from slice_builds
+    where model_name in ('{{ var("sqp_summaries") | join("', '") }}')
+    group by slice_id, load_id
+    having count(*) = {{ var('sqp_summaries') | length }}
+),
+
+final as (
+    select
+        slices.slice_id,
+        slices.load_id,
+        slices.account_id,
+        slices.marketplace_id,
+        slices.subject as asin,
+        slices.period_start,
+        slices.period_end
+    from slices
+    left join built_everywhere
+        on
+            slices.slice_id = built_everywhere.slice_id
+            and slices.load_id = built_everywhere.load_id
+    {%- if not flags.FULL_REFRESH %}
+    where built_everywhere.slice_id is null
+    {%- endif %}
+)
+
+select *
+from final

@@ -1,0 +1,15 @@
+{{
+    config(
+        cluster_by=['account_id', 'marketplace_id', 'asin'],
+        meta={
+            'rebuild_scope': {
+                'macro': 'sqp_touched_queries',
+                'period': 'month',
+                'columns': ['account_id', 'marketplace_id', 'query_digest', 'period_start'],
+            },
+            'not_compared': ['updated_at'],
+        },
+    )
+}}
+
+{{ sqp_period_summary('month') }}

@@ -1,0 +1,1 @@
+"""Great Expectations: what landed is checked, and the summaries are compared with their source."""

@@ -1,0 +1,204 @@
+"""The main job: Search Query Performance deliveries in, trusted summaries out.
+
+find → parse → land → check → build → reconcile → report, under one run id. A run that dies
+anywhere is closed by the next one, which takes up what it had landed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from expectations import checks
+from flows.errors import UnreadableDelivery, WarehouseError
+from flows.progress import progress
+from flows.report import SyncReport, make_report
+from flows.settings import get_settings
+from flows.sources.deliveries import Delivery
+from flows.sources.find import find_deliveries
+from flows.sources.read import read_delivery
+from flows.warehouse import dbt_build, slice_register
+from flows.warehouse.connection import current_connection
+from flows.warehouse.landing import Landing
+from flows.warehouse.run_log import SYNC_TYPES, Run, SyncStatus, SyncType, leased_run
+from flows.warehouse.spool import Spool
+
+SELECTOR = "sqp_summaries"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@flow(name="sync-sqp", persist_result=False)
+def sync_sqp(
+    paths: list[str],
+    marketplace: str | None = None,
+    account: str | None = None,
+    dry_run: bool = False,
+    allow_older: bool = False,
+) -> SyncReport:
+    """Load deliveries and bring the summaries up to date.
+
+    Args:
+        paths: files, folders and globs.
+        marketplace: where the files do not say: an Amazon marketplace id or a country code.
+        account: whose deliveries these are; without it the flat table's `Client Name`, or
+            `default`.
+        dry_run: read and compare everything, and leave the warehouse as it was.
+        allow_older: let a delivery replace a slice that was delivered later.
+
+    Raises:
+        UsageError: the paths hold nothing, or a file's marketplace is unknown (exit 2).
+        Busy: another sync runs (exit 75).
+        WarehouseError: a step failed; its log rows say so (exit 1).
+    """
+    with leased_run() as run, _spool() as spool:
+        deliveries, unreadable = find(run, paths, marketplace, account)
+        with run.rehearsal() if dry_run else nullcontext():
+            run.begin(
+                {SYNC_TYPES[delivery.period_type] for delivery in deliveries},
+                source=", ".join(paths),
+                account=account,
+            )
+            landing = Landing(
+                run.connection,
+                deliveries,
+                run.load_ids(),
+                spool,
+                allow_older=allow_older,
+            )
+            broken = parse(run, landing)
+            land(run, landing, set(broken))
+            unreadable += broken.values()
+            if dry_run:
+                return make_report(run, landing.tallies, unreadable, dry_run=True)
+        something_new = bool(run.candidate_types()) or run.follows_a_failure()
+        if something_new:
+            check(run)
+            build(run)
+            reconcile(run)
+        finish(run, landing, unreadable)
+        return make_report(run, landing.tallies, unreadable, something_new=something_new)
+
+
+def step(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
+    """A step of a run: a Prefect task that says in the run's log that it has begun."""
+    name = function.__name__
+
+    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+    @wraps(function)
+    def timed(run: Run, *args: P.args, **kwargs: P.kwargs) -> T:
+        run.at(name)
+        progress().begin(name)
+        started = time.perf_counter()
+        try:
+            return function(run, *args, **kwargs)
+        finally:
+            run.seconds[name] = time.perf_counter() - started
+            progress().end(name)
+
+    return timed
+
+
+@step
+def find(
+    run: Run,  # noqa: ARG001
+    paths: list[str],
+    marketplace: str | None,
+    account: str | None,
+) -> tuple[list[Delivery], list[UnreadableDelivery]]:
+    """Tell every file apart by its content; those nobody understands are put aside."""
+    return find_deliveries(paths, marketplace=marketplace, account=account)
+
+
+@step
+def parse(run: Run, landing: Landing) -> dict[int, UnreadableDelivery]:
+    """Read every delivery into the spool, and keep its refused rows.
+
+    Returns:
+        the deliveries that broke while they were read, by number: nothing of them is kept.
+    """
+    broken: dict[int, UnreadableDelivery] = {}
+    for number, delivery in enumerate(landing.deliveries):
+        landing.spool.declare(delivery, number)
+        try:
+            with run.connection.transaction():
+                for batch in read_delivery(delivery):
+                    landing.spool.add(delivery, number, batch.rows)
+                    landing.refuse(number, batch.rejected)
+                    progress().advance("parse", batch.rows.num_rows + len(batch.rejected))
+        except UnreadableDelivery as error:
+            broken[number] = error
+    return broken
+
+
+@step
+def land(run: Run, landing: Landing, broken: set[int]) -> None:  # noqa: ARG001
+    """Replace the slices that changed, each in one transaction."""
+    landing.land(broken)
+
+
+@step
+def check(run: Run) -> None:
+    """Check what landed; what fails critically is held back, the rest comes into force."""
+    run.begin(run.candidate_types(), source="slices landed by a run that died")
+    summary = checks.check_landed(current_connection(), log_ids=run.load_ids())
+    run.at("accept")
+    slice_register.accept_and_hold(run.connection, summary.held)
+
+
+@step
+def build(run: Run) -> None:
+    """Rebuild what the new slices touch, and test it."""
+    run.built = dbt_build.build(SELECTOR, sync_log_id=run.first_log_id())
+
+
+@step
+def reconcile(run: Run) -> None:
+    """Compare what is in force with what the summaries say."""
+    summary = checks.reconcile(current_connection(), log_ids=run.load_ids())
+    if summary.failed:
+        raise WarehouseError(
+            "the summaries do not agree with what was delivered",
+            f"{summary.failed} of {summary.passed + summary.warnings + summary.failed}"
+            " comparisons failed",
+            "see `warehouse status`, or select from sqp.data_quality_checks",
+        )
+
+
+def finish(run: Run, landing: Landing, unreadable: list[UnreadableDelivery]) -> None:
+    """Close the run's log rows, each with its own outcome."""
+    run.at("finish")
+    if unreadable:
+        run.begin([SyncType.UNRECOGNISED], source="files that could not be read")
+        run.end(
+            SyncType.UNRECOGNISED,
+            SyncStatus.FAILED,
+            message=f"{len(unreadable)} files could not be read",
+            details={"files": [error.as_dict() for error in unreadable]},
+        )
+    for period_type, tally in landing.tallies.items():
+        if tally.processed and tally.processed == tally.records["failed"]:
+            run.end(
+                SYNC_TYPES[period_type],
+                SyncStatus.FAILED,
+                message="every delivered row was refused; see landing.rejected_rows",
+            )
+    run.complete()
+
+
+@contextmanager
+def _spool() -> Iterator[Spool]:
+    """A spool in a folder of the warehouse, which goes with it."""
+    home = get_settings().warehouse_home
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="spool-", dir=home) as folder:
+        yield Spool(Path(folder))

@@ -1,0 +1,88 @@
+"""Runs dbt in this process and tells what failed by test, model and file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from flows.errors import WarehouseError
+from flows.settings import PROJECT_ROOT, get_settings
+
+PROJECT = PROJECT_ROOT / "dbt_project"
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What a dbt build did: nodes by outcome, and the tests that only warn."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    warnings: tuple[str, ...] = ()
+
+
+def build(selector: str, *, sync_log_id: int | None = None) -> BuildSummary:
+    """Build and test what a selector of `selectors.yml` names.
+
+    Args:
+        sync_log_id: the log row that the dbt tests' rows in `sqp.data_quality_checks` belong to.
+
+    Raises:
+        WarehouseError: dbt could not run, or a model or test failed; it names each with the
+            model it tests and its compiled file.
+    """
+    from dbt.cli.main import dbtRunner
+
+    os.environ.update(get_settings().dbt_environment())
+    outcome = dbtRunner().invoke(
+        [
+            "build",
+            "--project-dir",
+            str(PROJECT),
+            "--profiles-dir",
+            str(PROJECT_ROOT),
+            "--selector",
+            selector,
+            "--vars",
+            json.dumps({"sync_log_id": sync_log_id}),
+            "--log-level",
+            "none",
+            "--no-use-colors",
+        ]
+    )
+    if outcome.exception is not None:
+        raise WarehouseError(
+            "dbt could not build the summaries",
+            _first_lines(str(outcome.exception)),
+            "run `uv run dbt build --project-dir dbt_project` to see all of it",
+        )
+    results = list(getattr(outcome.result, "results", None) or [])
+    failures = [result for result in results if result.status in ("error", "fail")]
+    if failures:
+        raise WarehouseError(
+            f"dbt: {len(failures)} of {len(results)} nodes failed",
+            "; ".join(describe(result) for result in failures[:5]),
+            "read the compiled file, mend the data or the model, and sync again",
+        )
+    return BuildSummary(
+        outcomes=Counter(str(result.status) for result in results),
+        warnings=tuple(describe(result) for result in results if result.status == "warn"),
+    )
+
+
+def describe(result: Any) -> str:
+    """One failed or warning node: what it is, what it tests, what it said, and its file."""
+    node = result.node
+    what = f"{node.resource_type} {node.name}"
+    if node.resource_type in ("test", "unit_test"):
+        tested = [name.split(".")[-1] for name in node.depends_on.nodes if ".model." not in name]
+        what += f" on {', '.join(tested)}" if tested else ""
+    compiled = getattr(node, "compiled_path", None)
+    return f"{what}: {_first_lines(result.message or result.status)}" + (
+        f" ({compiled})" if compiled else ""
+    )
+
+
+def _first_lines(text: str, lines: int = 3) -> str:
+    return " ".join(line.strip() for line in text.strip().splitlines()[:lines])
