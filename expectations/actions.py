@@ -91,27 +91,28 @@ class RecordChecks(ValidationAction):
 
     _connection: psycopg.Connection[Any] = PrivateAttr()
     _batch: Batch = PrivateAttr()
-    _recorded: list[Recorded] = PrivateAttr(default_factory=list)
+    _recorded: list[Recorded] = PrivateAttr()
 
     @classmethod
-    def of(cls, connection: psycopg.Connection[Any], batch: Batch) -> RecordChecks:
-        """The action that records a batch's results through a connection, without committing."""
+    def of(
+        cls, connection: psycopg.Connection[Any], batch: Batch, recorded: list[Recorded]
+    ) -> RecordChecks:
+        """The action that records a batch's results through a connection, without committing.
+
+        What it writes is added to `recorded`: a checkpoint runs copies of its actions.
+        """
         action = cls()
         action._connection = connection
         action._batch = batch
+        action._recorded = recorded
         return action
-
-    @property
-    def recorded(self) -> list[Recorded]:
-        """What the last run of the checkpoint has written."""
-        return self._recorded
 
     def run(
         self,
         checkpoint_result: CheckpointResult,
         action_context: ActionContext | None = None,  # noqa: ARG002 - the signature of an action
     ) -> dict[str, Any]:
-        """Write the results; returns how many there are of each status.
+        """Write the results; returns how many rows that made.
 
         Raises:
             WarehouseError: if an expectation could not be evaluated.
@@ -121,9 +122,10 @@ class RecordChecks(ValidationAction):
             for validated in checkpoint_result.run_results.values()
             for result in validated.results
         ]
-        self._recorded = judge(results, self._batch)
-        write_checks(self._connection, [each.row for each in self._recorded])
-        return {"rows_written": len(self._recorded)}
+        checks = judge(results, self._batch)
+        write_checks(self._connection, [each.row for each in checks])
+        self._recorded.extend(checks)
+        return {"rows_written": len(checks)}
 
 
 def judge(results: Sequence[ExpectationValidationResult], batch: Batch) -> list[Recorded]:
@@ -186,15 +188,15 @@ class Outcome:
             ]
             more = len(self.failing) - len(named)
             return (
-                f"not so at {len(self.failing)} of {self.checked} {noun}s: {self.description}; "
+                f"{self.description}: not so for {len(self.failing)} of {self.checked} {noun}s: "
                 + ", ".join(named)
                 + (f" and {more} more" if more else "")
             )
         compared = self.checked - self.without_value
         if not compared:
-            return f"none of {self.checked} {noun}s has anything to check: {self.description}"
-        rest = f"; {self.without_value} have nothing to check" if self.without_value else ""
-        return f"so at all of {compared} {noun}s: {self.description}{rest}"
+            return f"{self.description}: nothing to compare in any of {self.checked} {noun}s"
+        rest = f"; nothing to compare in {self.without_value} more" if self.without_value else ""
+        return f"{self.description}: so for all of {compared} {noun}s{rest}"
 
 
 def _judge_check(levels: list[Outcome], batch: Batch) -> Recorded:

@@ -37,11 +37,10 @@ def run_suite(
     )
     recorded: list[Recorded] = []
     for number, batch in enumerate(batches):
-        action = RecordChecks.of(connection, batch)
         checkpoint = gx.Checkpoint(
             name=f"{suite.name} {number}",
             validation_definitions=[validation],
-            actions=[action],
+            actions=[RecordChecks.of(connection, batch, recorded)],
             result_format={
                 "result_format": "COMPLETE",
                 "unexpected_index_column_names": batch.index_columns,
@@ -49,5 +48,4 @@ def run_suite(
             },
         )
         checkpoint.run(batch_parameters={"dataframe": batch.frame})
-        recorded += action.recorded
     return recorded

@@ -89,7 +89,9 @@ def template(server: Connection) -> Iterator[str]:
         migrate.upgrade()
     get_settings.cache_clear()
     # A template can be cloned only while nobody is connected to it.
-    execute(server, sql.SQL("alter database {} allow_connections false").format(sql.Identifier(name)))
+    execute(
+        server, sql.SQL("alter database {} allow_connections false").format(sql.Identifier(name))
+    )
     execute(
         server,
         sql.SQL(
@@ -156,11 +158,13 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
     try:
         wait_for_health(url, process, home / "server.log")
+        from prefect.logging.handlers import APILogWorker
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: url}):
             patch.setenv("PREFECT_API_URL", url)
             yield url
+            APILogWorker.drain_all(timeout=5)
     finally:
         process.terminate()
         try:

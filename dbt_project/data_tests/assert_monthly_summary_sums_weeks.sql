@@ -1,4 +1,9 @@
-with weekly_summary as (
+with monthly_summary as (
+    select *
+    from {{ ref('monthly_summary') }}
+),
+
+weekly_summary as (
     select
         account_id,
         marketplace_id,
@@ -16,11 +21,6 @@ with weekly_summary as (
         asin,
         query_digest,
         {{ first_day_of_period('month', 'period_start') }}
-),
-
-monthly_summary as (
-    select *
-    from {{ ref('monthly_summary') }}
 )
 
 select

@@ -1,4 +1,9 @@
-with monthly_summary as (
+with quarterly_summary as (
+    select *
+    from {{ ref('quarterly_summary') }}
+),
+
+monthly_summary as (
     select
         account_id,
         marketplace_id,
@@ -16,11 +21,6 @@ with monthly_summary as (
         asin,
         query_digest,
         {{ first_day_of_period('quarter', 'period_start') }}
-),
-
-quarterly_summary as (
-    select *
-    from {{ ref('quarterly_summary') }}
 )
 
 select

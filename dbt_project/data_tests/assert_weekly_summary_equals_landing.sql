@@ -1,12 +1,12 @@
-with landed as (
+with weekly_summary as (
+    select *
+    from {{ ref('weekly_summary') }}
+),
+
+landed as (
     select *
     from {{ ref('stg_landing__sqp_asin') }}
     where period_type = 'WEEK'
-),
-
-weekly_summary as (
-    select *
-    from {{ ref('weekly_summary') }}
 )
 
 select

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
@@ -164,8 +165,7 @@ class _SlidingText:
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(pairs)
         if len(members) < len(pairs):
-            keys = [key for key, _ in pairs]
-            self._repeated = next(key for key in keys if keys.count(key) > 1)
+            self._repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
         return members
 
 

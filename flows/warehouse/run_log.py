@@ -54,8 +54,8 @@ SYNC_TYPES = {
 
 TARGET_TABLES = {
     SyncType.WEEKLY: "sqp.weekly_summary",
-    SyncType.MONTHLY: "sqp.native_monthly",
-    SyncType.QUARTERLY: "sqp.native_quarterly",
+    SyncType.MONTHLY: "sqp.native_monthly_asin",
+    SyncType.QUARTERLY: "sqp.native_quarterly_asin",
     SyncType.UNRECOGNISED: "none",
 }
 
