@@ -134,6 +134,7 @@ def _session(connection: Connection) -> Iterator[psycopg.Connection[Any]]:
     login = make_conninfo(**connection.libpq(), application_name="warehouse checks")
     with psycopg.connect(login) as session:
         session.execute("set time zone 'UTC'")
+        session.execute("set work_mem = '64MB'")
         yield session
 
 

@@ -26,8 +26,10 @@ OWN_COUNTS = tuple(f"own_{stage}_count" for stage in ("impression", *STAGES))
 OWN_SHARES = tuple(f"own_{stage}_share" for stage in ("impression", *STAGES))
 RATES = tuple(f"total_{stage}_rate" for stage in STAGES)
 PRICES = tuple(f"{side}_median_{stage}_price" for stage in STAGES for side in ("total", "own"))
-REQUIRED = ("search_query", "query", "query_digest", *TOTAL_COUNTS, *OWN_COUNTS)
-"""Columns that every row must fill, beside those that say which slice it belongs to."""
+FILLED = ("search_query", "query")
+WELL_FILLED = ("search_query_score", "search_query_volume")
+"""Columns that must never, and should not, be empty. Those that the table itself declares NOT NULL
+are covered by its schema."""
 
 
 def _any(conditions: Iterable[str]) -> str:
@@ -35,11 +37,11 @@ def _any(conditions: Iterable[str]) -> str:
 
 
 def _least(columns: Iterable[str]) -> str:
-    return "least(" + ", ".join(f"min({column})" for column in columns) + ")"
+    return "min(least(" + ", ".join(columns) + "))"
 
 
 def _greatest(columns: Iterable[str]) -> str:
-    return "greatest(" + ", ".join(f"max({column})" for column in columns) + ")"
+    return "max(greatest(" + ", ".join(columns) + "))"
 
 
 def _unless_blank(column: str) -> str:
@@ -68,7 +70,10 @@ REGISTER_MEASURES = {
 
 ROW_MEASURES = {
     "rows_found": ROWS_FOUND,
-    **{f"missing_{name}": f"{ROWS_FOUND} - count({_unless_blank(name)})" for name in REQUIRED},
+    **{
+        f"missing_{name}": f"{ROWS_FOUND} - count({_unless_blank(name)})"
+        for name in (*FILLED, *WELL_FILLED)
+    },
     "missing_shares": _any(
         f"{share} is null and {total} > 0"
         for share, total in zip(OWN_SHARES, TOTAL_COUNTS, strict=True)
@@ -91,7 +96,7 @@ ROW_MEASURES = {
     "share_mismatch_share": f"{SHARE_MISMATCHES}::double precision / nullif({ROWS_FOUND}, 0)",
     "rate_mismatches": RATE_MISMATCHES,
     "purchases_above_clicks": _any(["own_purchase_count > own_click_count"]),
-    "currencies": "count(distinct currency_code)",
+    "mixed_currencies": "(min(currency_code) < max(currency_code))::integer",
     "misfiled_rows": (
         f"{ROWS_FOUND} - count(*) filter (where"
         " (delivered.account_id, delivered.marketplace_id, delivered.period_type,"
@@ -102,7 +107,6 @@ ROW_MEASURES = {
 }
 
 HISTORY_MEASURES = {
-    "recent_periods": "history.recent_periods",
     "recent_median_rows": "history.recent_median_rows",
     "volume_ratio": "landed.row_count / nullif(history.recent_median_rows, 0)",
 }
@@ -135,6 +139,8 @@ delivered as (
         slice_id, load_id, marketplace_id, period_type, slice_digest,
         {renamed}
     from {table}
+    where period_start >= (select min(period_start) from landed)
+        and period_start <= (select max(period_start) from landed)
 ),
 
 measured as (
@@ -154,14 +160,12 @@ HISTORY_CTE = """
 history as (
     select
         landed.slice_id,
-        count(*) as recent_periods,
         percentile_cont(0.5) within group (order by earlier.accepted_row_count)
             as recent_median_rows
     from landed
     inner join landing.sqp_slices as earlier
         using (account_id, marketplace_id, report_view, period_type, subject)
-    where earlier.accepted_load_id is not null
-        and earlier.period_start < landed.period_start
+    where earlier.period_start < landed.period_start
         and earlier.period_start >= landed.period_start - {periods} * case landed.period_type
             when 'WEEK' then interval '7 days'
             when 'MONTH' then interval '1 month'

@@ -155,7 +155,7 @@ LANDED_COUNTS = """
 with logged as (
     select id, sync_type, records_inserted, records_updated, records_unchanged, slices_unchanged
     from sqp.sync_log
-    where id in ({loads})
+    where id = {load}
 ),
 
 landed as (

@@ -29,7 +29,7 @@ from great_expectations.expectations.core import (  # type: ignore[attr-defined]
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 
-from expectations.profile import REQUIRED
+from expectations.profile import FILLED, WELL_FILLED
 from expectations.reconciliation import MEASURES
 from expectations.thresholds import (
     FAIL_DIFFERENCE_PERCENT,
@@ -86,22 +86,8 @@ def landed_slices() -> ExpectationSuite:
                 description="a slice has the rows that the register says",
                 meta=recorded("row_count", "rows_landed", source="row_count", target="rows_found"),
             ),
-            *(
-                ExpectColumnValuesToBeBetween(
-                    column=f"missing_{name}",
-                    max_value=0,
-                    severity=CRITICAL,
-                    description=f"{name} is never empty",
-                    meta=recorded(
-                        "null_check",
-                        f"{name}_is_filled",
-                        column=name,
-                        source="rows_found",
-                        violations=f"missing_{name}",
-                    ),
-                )
-                for name in REQUIRED
-            ),
+            *(_is_filled(column, CRITICAL) for column in FILLED),
+            *(_is_filled(column, WARNING) for column in WELL_FILLED),
             ExpectColumnValuesToBeBetween(
                 column="missing_shares",
                 max_value=0,
@@ -241,8 +227,8 @@ def landed_slices() -> ExpectationSuite:
                 ),
             ),
             ExpectColumnValuesToBeBetween(
-                column="currencies",
-                max_value=1,
+                column="mixed_currencies",
+                max_value=0,
                 severity=CRITICAL,
                 description="a slice's prices are in one currency: it is of one marketplace",
                 meta=recorded("identity", "one_currency", column="currency_code"),
@@ -293,6 +279,22 @@ def landed_slices() -> ExpectationSuite:
                 ),
             ),
         ],
+    )
+
+
+def _is_filled(column: str, severity: FailureSeverity) -> Expectation:
+    return ExpectColumnValuesToBeBetween(
+        column=f"missing_{column}",
+        max_value=0,
+        severity=severity,
+        description=f"{column} is filled",
+        meta=recorded(
+            "null_check",
+            f"{column}_is_filled",
+            column=column,
+            source="rows_found",
+            violations=f"missing_{column}",
+        ),
     )
 
 

@@ -9,12 +9,13 @@ import os
 import sys
 import traceback
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from flows import console
-from flows.errors import ExitCode, WarehouseError
+from flows.errors import ExitCode, UsageError, WarehouseError
 
 INTERRUPTED = 130
 DEBUG = "--debug"
@@ -37,6 +38,7 @@ def examples(*lines: str) -> str:
 
 @app.callback(epilog=examples("warehouse up", "warehouse sync-sqp deliveries/", "warehouse status"))
 def frame(
+    context: typer.Context,
     _debug: Annotated[
         bool, typer.Option(DEBUG, help="Show tracebacks; may also stand after the command.")
     ] = False,
@@ -47,7 +49,7 @@ def frame(
     """
     from flows.settings import quieten
 
-    quieten()
+    quieten(debug=context.obj)
 
 
 @app.command(epilog=examples("warehouse up", "warehouse up --json", "PGHOST=db warehouse up"))
@@ -92,8 +94,8 @@ def down(
     from flows.warehouse.embedded import delete_server, stop_server
 
     settings = get_settings()
-    if delete_data and not (yes or settings.uses_external_server):
-        typer.confirm(f"Delete the database in {settings.warehouse_home}?", abort=True)
+    if delete_data and not yes:
+        ask(f"Delete the embedded database in {settings.warehouse_home}?")
     stopped = stop_server(settings)
     if delete_data:
         delete_server(settings)
@@ -107,6 +109,103 @@ def down(
         console.say("PostgreSQL has been stopped" if stopped else "PostgreSQL was not running")
         if delete_data:
             console.say("the embedded database has been deleted")
+
+
+@app.command(epilog=examples("warehouse status", "warehouse status --json | jq .quality"))
+def status(as_json: AsJson = False) -> None:
+    """Say how the warehouse is: server, migrations, last syncs, freshness, quality."""
+    from flows.status import read_status
+    from flows.telling import tell_status
+
+    found = read_status()
+    if as_json:
+        console.say_json(found.as_dict())
+    else:
+        tell_status(found)
+
+
+@app.command(
+    "sync-sqp",
+    epilog=examples(
+        "warehouse sync-sqp deliveries/",
+        "warehouse sync-sqp 'exports/*.csv' report.json.gz --marketplace UK",
+        "warehouse sync-sqp deliveries/ --dry-run",
+    ),
+)
+def sync_sqp(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Files, folders or globs.")],
+    marketplace: Annotated[
+        str | None,
+        typer.Option(help="Where the files do not say: US, UK, …, or Amazon's marketplace id."),
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="Whose deliveries these are.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read and compare all, and change nothing.")
+    ] = False,
+    allow_older: Annotated[
+        bool,
+        typer.Option("--allow-older", help="Let an older delivery replace a newer one."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Load Search Query Performance deliveries and bring the summaries up to date.
+
+    Exit status 3 if a file could not be read or a slice was held back, 75 if another sync runs.
+    """
+    from flows.sources.find import find_deliveries
+    from flows.warehouse.ready import ensure_ready
+
+    find_deliveries(paths, marketplace=marketplace, account=account)  # a typo costs no start-up
+    ensure_ready()
+    from flows.progress import watched_by
+    from flows.sync_sqp import sync_sqp as run
+    from flows.telling import tell_sync
+
+    with console.step_bars() as bars, watched_by(bars):
+        report = run(paths, marketplace, account, dry_run, allow_older)
+    if as_json:
+        console.say_json(report.as_dict())
+    else:
+        tell_sync(report)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command(
+    epilog=examples(
+        "warehouse sample sample", "warehouse sample big --asins 200 --weeks 52 --queries 500"
+    )
+)
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write; made if needed.")],
+    asins: Annotated[int | None, typer.Option(help="Products in each marketplace.")] = None,
+    weeks: Annotated[int | None, typer.Option(help="Weeks of history.")] = None,
+    queries: Annotated[int | None, typer.Option(help="Search queries in each marketplace.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed, other numbers.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write synthetic deliveries in every format, the same for the same arguments.
+
+    Without options: three marketplaces, 10 weeks, about 30,000 rows.
+    """
+    from flows.sources.sample import write_sample
+
+    sizes = {"asins": asins, "weeks": weeks, "queries": queries, "seed": seed}
+    given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+    with console.progress_bars() as bars:
+        task = bars.add_task("writing")
+        summary = write_sample(
+            folder,
+            **given,
+            on_progress=lambda done, total: bars.update(task, completed=done, total=total),
+        )
+    if as_json:
+        console.say_json(asdict(summary))
+        return
+    console.say(
+        f"{summary.rows:,} synthetic rows in {summary.files} files in {summary.folder}:"
+        f" {summary.weeks} weeks of {', '.join(summary.marketplaces)}"
+    )
+    console.say(f"next: warehouse sync-sqp {summary.folder}")
 
 
 @app.command(
@@ -149,13 +248,21 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(ExitCode.FAILED)
 
 
+def ask(question: str) -> None:
+    """Go on only after a yes; without a terminal nobody can say it."""
+    if not sys.stdin.isatty():
+        raise UsageError("this needs a yes", "there is no terminal to ask on", "add --yes")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was done", "the answer was not yes", "answer y, or add --yes")
+
+
 def main() -> None:
     """Run the command that `sys.argv` names, and end the process with its exit status."""
     arguments, debug = split_debug(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        app(arguments, prog_name="warehouse")
+        app(arguments, prog_name="warehouse", obj=debug)
     except WarehouseError as error:
         if debug:
             traceback.print_exc()

@@ -13,10 +13,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from flows.errors import WarehouseError
+from flows.progress import Progress as Watcher
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 PIPE_WIDTH = 200
 STYLES = {
@@ -135,3 +136,36 @@ def progress_bars() -> Progress:
         transient=True,
         disable=not sys.stderr.isatty(),
     )
+
+
+def step_bars() -> StepBars:
+    """Bars for the steps of a sync, as a context manager that can be given to `watched_by`."""
+    return StepBars(progress_bars())
+
+
+class StepBars(Watcher):
+    """One bar a step: what it is, how many rows it has dealt with, how long it takes."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> StepBars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def begin(self, step: str) -> None:
+        """A new bar, moving."""
+        self._tasks[step] = self._bars.add_task(step, total=None)
+
+    def advance(self, step: str, rows: int) -> None:
+        """So many more rows."""
+        self._bars.advance(self._tasks[step], rows)
+
+    def end(self, step: str) -> None:
+        """The step's bar is full."""
+        task = self._bars.tasks[self._tasks[step]]
+        self._bars.update(task.id, total=task.completed or 1, completed=task.completed or 1)

@@ -148,25 +148,37 @@ def get_settings() -> Settings:
         ) from None
 
 
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "1",
+    "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+    "DBT_VERSION_CHECK": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+CONSOLE_LOG = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
+
+
 def quiet_environment() -> dict[str, str]:
     """What every process of ours runs with: no telemetry, no version checks, no stray state.
 
-    To be put into `os.environ` before dbt, Prefect or Great Expectations is imported.
+    Errors are told by us, so Prefect's own log stays off the console (its server keeps it). Its
+    temporary server may take two minutes to start on a busy machine.
     """
-    return {
-        "DO_NOT_TRACK": "1",
-        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-        "DBT_VERSION_CHECK": "false",
-        "GX_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    return TELEMETRY_OFF | {
         "PREFECT_HOME": str(warehouse_home() / "prefect"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        CONSOLE_LOG: "CRITICAL",
     }
 
 
-def quieten() -> None:
-    """Put `quiet_environment()` into this process; a `PREFECT_HOME` of the user's stays."""
+def quieten(*, debug: bool = False) -> None:
+    """Put `quiet_environment()` into this process, before dbt, Prefect or GX is imported.
+
+    What the user has set stays, except that telemetry is always off; with `debug` the console
+    shows Prefect's log.
+    """
     for name, value in quiet_environment().items():
-        if name == "PREFECT_HOME":
-            os.environ.setdefault(name, value)
-        else:
+        if name in TELEMETRY_OFF:
             os.environ[name] = value
+        elif not (debug and name == CONSOLE_LOG):
+            os.environ.setdefault(name, value)

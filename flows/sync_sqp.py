@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -22,7 +22,7 @@ from flows.errors import UnreadableDelivery, WarehouseError
 from flows.progress import progress
 from flows.report import SyncReport, make_report
 from flows.settings import get_settings
-from flows.sources.deliveries import Delivery
+from flows.sources.deliveries import Delivery, PeriodType
 from flows.sources.find import find_deliveries
 from flows.sources.read import read_delivery
 from flows.warehouse import dbt_build, slice_register
@@ -93,7 +93,6 @@ def step(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run
     """A step of a run: a Prefect task that says in the run's log that it has begun."""
     name = function.__name__
 
-    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
     @wraps(function)
     def timed(run: Run, *args: P.args, **kwargs: P.kwargs) -> T:
         run.at(name)
@@ -105,7 +104,8 @@ def step(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run
             run.seconds[name] = time.perf_counter() - started
             progress().end(name)
 
-    return timed
+    as_task = task(name=name, cache_policy=NO_CACHE, persist_result=False)(timed)
+    return cast("Callable[Concatenate[Run, P], T]", as_task)
 
 
 @step
@@ -153,6 +153,7 @@ def check(run: Run) -> None:
     summary = checks.check_landed(current_connection(), log_ids=run.load_ids())
     run.at("accept")
     slice_register.accept_and_hold(run.connection, summary.held)
+    run.count_held()
 
 
 @step
@@ -178,9 +179,9 @@ def finish(run: Run, landing: Landing, unreadable: list[UnreadableDelivery]) -> 
     """Close the run's log rows, each with its own outcome."""
     run.at("finish")
     if unreadable:
-        run.begin([SyncType.UNRECOGNISED], source="files that could not be read")
+        run.begin([SyncType.UNREADABLE], source="files that could not be read")
         run.end(
-            SyncType.UNRECOGNISED,
+            SyncType.UNREADABLE,
             SyncStatus.FAILED,
             message=f"{len(unreadable)} files could not be read",
             details={"files": [error.as_dict() for error in unreadable]},
@@ -188,7 +189,7 @@ def finish(run: Run, landing: Landing, unreadable: list[UnreadableDelivery]) -> 
     for period_type, tally in landing.tallies.items():
         if tally.processed and tally.processed == tally.records["failed"]:
             run.end(
-                SYNC_TYPES[period_type],
+                SYNC_TYPES[PeriodType(period_type)],
                 SyncStatus.FAILED,
                 message="every delivered row was refused; see landing.rejected_rows",
             )

@@ -25,7 +25,7 @@ from psycopg import sql
 
 from flows.settings import PROJECT_ROOT, Connection, get_settings, quiet_environment
 from flows.warehouse import migrate
-from flows.warehouse.embedded import ensure_server, stop_server
+from flows.warehouse.embedded import delete_server, ensure_server, stop_server
 
 PG_VARIABLES = ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE")
 PREFECT_START_SECONDS = 120
@@ -56,6 +56,17 @@ def short_folder() -> Iterator[Path]:
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def own_home(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for an embedded server of this test's own, which is stopped at the end."""
+    home = short_folder / ".warehouse"
+    use_home(monkeypatch, home)
+    yield home
+    use_home(monkeypatch, home)
+    (short_folder / ".env").unlink(missing_ok=True)
+    delete_server(get_settings())
 
 
 @pytest.fixture(scope="session")

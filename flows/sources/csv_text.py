@@ -23,7 +23,7 @@ from flows.sources.files import open_utf8, reading, unreadable
 from flows.sources.normalise import payload
 from flows.sources.row_rules import Cells, Terms, judge
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 """How much is parsed at a time; no row may be longer."""
 HEAD_BYTES = 1 << 20
 HEAD_LINES = 8
@@ -43,7 +43,7 @@ class HeadLine(NamedTuple):
 
 def head_lines(head: bytes) -> list[HeadLine]:
     """The first lines of a file that are not blank (blank cells count as blank)."""
-    lines = []
+    lines: list[HeadLine] = []
     for number, found in enumerate(_LINE.finditer(head), start=1):
         if len(lines) == HEAD_LINES or found.start() == len(head):
             break
@@ -167,9 +167,7 @@ def judge_csv(
 ) -> Iterator[ParsedBatch]:
     """The rows of a CSV file, judged; a comma before decimals is read where `;` parts cells."""
     name = terms.source_file
-    terms = replace(
-        terms, notation=replace(terms.notation, decimal_comma=layout.delimiter == ";")
-    )
+    terms = replace(terms, notation=replace(terms.notation, decimal_comma=layout.delimiter == ";"))
     with reading(name), open_utf8(path, layout.encoding) as stream:
         stream.read(layout.rows_start)
         for batch in stream_cells(stream, layout, name, batch_rows):

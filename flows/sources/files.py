@@ -24,7 +24,9 @@ _BOMS = (
 _CHUNK = 1 << 20
 
 
-def unreadable(name: str, why: str, next_step: str = "deliver the file again") -> UnreadableDelivery:
+def unreadable(
+    name: str, why: str, next_step: str = "deliver the file again"
+) -> UnreadableDelivery:
     """The error for a file that cannot be understood."""
     return UnreadableDelivery(f"{name} cannot be read", why, next_step)
 
@@ -39,11 +41,17 @@ def reading(name: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise unreadable(name, f"its text is damaged ({error.reason})") from error
     except (pa.ArrowException, MemoryError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise unreadable(name, f"its contents are damaged ({told})") from error
+        raise _damaged(name, error) from error
     except OSError as error:
+        if error.errno is None:
+            raise _damaged(name, error) from error
         why = error.strerror or str(error)
         raise unreadable(name, why, "check that the file is there and may be read") from error
+
+
+def _damaged(name: str, error: BaseException) -> UnreadableDelivery:
+    told = " ".join(str(error).split())[:300]
+    return unreadable(name, f"its contents are damaged ({told})")
 
 
 @contextmanager

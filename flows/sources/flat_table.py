@@ -151,20 +151,13 @@ def _usable(field: str, delivered: pa.DataType) -> bool:
     if types.is_null(delivered) or _is_any_text(delivered):
         return True
     if field == "date":
-        return types.is_date(delivered) or types.is_timestamp(delivered)
-    return field in NUMBER_CASTS and (
-        types.is_integer(delivered) or types.is_floating(delivered) or types.is_decimal(delivered)
-    )
+        return bool(types.is_date(delivered) or types.is_timestamp(delivered))
+    is_number = types.is_integer, types.is_floating, types.is_decimal
+    return field in NUMBER_CASTS and any(check(delivered) for check in is_number)
 
 
 def _is_any_text(delivered: pa.DataType) -> bool:
-    types = pa.types
-    return (
-        types.is_string(delivered)
-        or types.is_large_string(delivered)
-        or types.is_binary(delivered)
-        or types.is_large_binary(delivered)
-    )
+    return delivered in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 
 
 def read_layout(path: Path, name: str) -> CsvLayout:
@@ -195,15 +188,13 @@ def read_flat_parquet(path: Path, terms: Terms, batch_rows: int) -> Iterator[Par
     """The rows of a flat Parquet file; a row's line is its number in the file."""
     name = terms.source_file
     inspect_flat_parquet(path, name)
-    with reading(name), pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+    with reading(name), pq.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False) as file:
         names = file.schema_arrow.names
         fields = fields_of(names, name)
         headings = {field: names[index] for field, index in fields.items()}
         row = 1
-        for batch in file.iter_batches(batch_rows, columns=list(headings.values())):
-            columns = {
-                field: _plain(batch.column(heading)) for field, heading in headings.items()
-            }
+        for batch in file.iter_batches(batch_rows, columns=list(headings.values()), use_threads=False):
+            columns = {field: _plain(batch.column(heading)) for field, heading in headings.items()}
             yield judge(
                 Cells(
                     columns,
@@ -217,21 +208,20 @@ def read_flat_parquet(path: Path, terms: Terms, batch_rows: int) -> Iterator[Par
 
 
 def _plain(column: pa.Array[Any]) -> pa.Array[Any]:
-    """The column without dictionary and 64-bit offsets, its text still unchecked."""
-    delivered = column.type
-    if pa.types.is_dictionary(delivered):
+    """The column without dictionary and 64-bit offsets; text as bytes, for nobody checked it."""
+    if pa.types.is_dictionary(column.type):
         return _plain(column.dictionary_decode())
-    if pa.types.is_large_string(delivered) or pa.types.is_large_binary(delivered):
-        return column.cast(pa.large_binary()).cast(pa.binary())
-    return column
+    if pa.types.is_large_string(column.type):
+        column = column.view(pa.large_binary())
+    if pa.types.is_large_binary(column.type):
+        return column.cast(pa.binary())
+    return column.view(pa.binary()) if pa.types.is_string(column.type) else column
 
 
 def _row_as_json(batch: pa.RecordBatch, row: int) -> str:
     cells = {}
     for column, heading in zip(batch.columns, batch.schema.names, strict=True):
-        if pa.types.is_string(column.type):
-            column = column.cast(pa.binary())
-        cells[heading] = _as_json_value(column[row].as_py())
+        cells[heading] = _as_json_value(_plain(column.slice(row, 1))[0].as_py())
     return json.dumps(cells)
 
 

@@ -20,6 +20,8 @@ ELEMENT_LIMIT = 32 << 20
 _LONGEST_TOKEN = 16
 _LONGEST_INTEGER = 40
 _WHITESPACE = " \t\n\r"
+_MORE_OF_A_NUMBER = ("", *"0123456789.eE+-")
+"""What may follow a number that the buffer's end has cut into a shorter one."""
 
 
 class BrokenJson(ValueError):
@@ -47,8 +49,8 @@ class Value(NamedTuple):
 def stream_document(source: BinaryIO, array: str) -> Iterator[Value]:
     """The members of the document in their order; the member `array` element by element.
 
-    Raises `BrokenJson` where the text is not one JSON object, `array` is not an array, or a
-    member is there twice.
+    Raises `BrokenJson` where the text is not one JSON object, where `array` is missing or is not
+    an array, and where a member is there twice.
     """
     text = _SlidingText(source)
     text.expect("{")
@@ -70,6 +72,8 @@ def stream_document(source: BinaryIO, array: str) -> Iterator[Value]:
                 yield text.value(key, None)
             if text.expect(",}") == "}":
                 break
+    if array not in seen:
+        raise text.broken(f"{array} is missing")
     if text.peek():
         raise text.broken("there is more after the end of the document")
 
@@ -141,7 +145,7 @@ class _SlidingText:
             except RecursionError as error:
                 raise self.broken("it is nested too deeply") from error
             else:
-                if end < len(self._text) or self._ended:
+                if self._ended or self._text[end : end + 1] not in _MORE_OF_A_NUMBER:
                     delivered = self._text[self._at : end]
                     self._at = end
                     return Value(key, number, value, delivered, self._repeated)

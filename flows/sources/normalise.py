@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
@@ -71,17 +70,13 @@ def query_keys(queries: pa.StringArray) -> QueryKeys:
     normalised = pc.ascii_lower(pc.if_else(plain, queries, pa.scalar("")))
     others = pc.fill_null(pc.invert(plain), False)
     if pc.any(others).as_py():
-        rest = pa.array([normalise_query(text) for text in _texts(queries.filter(others))])
+        rest = pa.array([normalise_query(text) for text in queries.filter(others).to_pylist()])
         normalised = pc.replace_with_mask(normalised, others, rest.cast(pa.string()))
     digests = [
         None if text is None else sha256(text).digest()[:DIGEST_BYTES]
         for text in normalised.cast(pa.binary()).to_pylist()
     ]
     return QueryKeys(normalised, pa.array(digests, pa.binary()))
-
-
-def _texts(values: pa.StringArray) -> Iterable[str]:
-    return values.to_pylist()
 
 
 def parse_number(
@@ -187,8 +182,13 @@ def _fractions(
     cells: pa.Array[Any], notation: Notation, limit: float, above: RejectReason
 ) -> Numbers:
     numbers = _cast(cells, pa.float64(), notation, percent_sign=notation.percent)
-    values = pc.divide(numbers.values, 100.0) if notation.percent else numbers.values
+    values = _percent_to_fraction(numbers.values) if notation.percent else numbers.values
     return _bounded(Numbers(values, numbers.faults), limit, above)
+
+
+def _percent_to_fraction(percents: pa.DoubleArray) -> pa.DoubleArray:
+    """2.6 % becomes 0.026, the same float as that literal: exact to the twelfth decimal."""
+    return pc.divide(pc.round(pc.multiply(percents, 1e10)), 1e12)
 
 
 def _bounded(numbers: Numbers, limit: float, above: RejectReason) -> Numbers:
@@ -210,7 +210,8 @@ def _bounded(numbers: Numbers, limit: float, above: RejectReason) -> Numbers:
 
 
 def _filled(values: pa.Array[Any]) -> npt.NDArray[Any]:
-    return pc.fill_null(values, 0).to_numpy()
+    filled: npt.NDArray[Any] = pc.fill_null(values, 0).to_numpy()
+    return filled
 
 
 def _cast(
@@ -220,7 +221,7 @@ def _cast(
     if cells.type == to:
         return Numbers(cells)
     if _is_text(cells.type):
-        fits = not notation.decimal_comma and _NUMBER_BYTES[payload(cells)].all()
+        fits = not notation.decimal_comma and bool(_NUMBER_BYTES[payload(cells)].all())
     else:
         fits = not pa.types.is_boolean(cells.type)
     if fits:
@@ -268,7 +269,7 @@ def _cast_each(
 
 
 def _is_text(data_type: pa.DataType) -> bool:
-    return pa.types.is_string(data_type) or pa.types.is_binary(data_type)
+    return bool(pa.types.is_string(data_type) or pa.types.is_binary(data_type))
 
 
 def payload(cells: pa.Array[Any]) -> npt.NDArray[np.uint8]:

@@ -44,7 +44,8 @@ def possible_days(text: str) -> tuple[date, ...]:
     """The days that a written date can mean, the likeliest first; none if it is no date.
 
     Year first (`2026-11-07`, a time of day may follow) has one meaning. What a spreadsheet makes
-    of it, `11/7/2026`, is month first or day first; `7.11.2026` is day first.
+    of it, `11/7/2026`, is month first or day first; `7.11.2026` is day first. Years that can only
+    be a mistake are no date.
     """
     text = text.strip()
     if found := _YEAR_FIRST.fullmatch(text):
@@ -61,8 +62,8 @@ def possible_days(text: str) -> tuple[date, ...]:
 def _real_days(*candidates: tuple[int, int, int]) -> tuple[date, ...]:
     days = []
     for year, month, day in candidates:
-        try:
-            days.append(date(year, month, day))
-        except ValueError:
-            continue
+        if FIRST_YEAR <= year <= LAST_YEAR and 1 <= month <= 12:
+            last = period_around(PeriodType.MONTH, date(year, month, 1))[1]
+            if 1 <= day <= last.day:
+                days.append(date(year, month, day))
     return tuple(dict.fromkeys(days))

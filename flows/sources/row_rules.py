@@ -50,7 +50,7 @@ REQUIRED_COUNTS = frozenset(name for pair in STAGE_TOTALS.values() for name in p
 
 OPTIONAL_TEXTS = ("parent_asin", "product_name", "client_name")
 
-_Cast = Callable[[pa.Array[Any], Notation], Numbers]
+_Cast = Callable[["pa.Array[Any]", Notation], Numbers]
 
 
 def _casts() -> dict[str, _Cast]:
@@ -142,10 +142,12 @@ class Verdict:
 
 def shorten(cell: object, limit: int = 80) -> str:
     """A cell's value for a message: escaped, and cut after `limit` characters."""
+    if isinstance(cell, (dict, list)):
+        return "an object" if isinstance(cell, dict) else "an array"
     if isinstance(cell, bytes):
         cell = cell.decode("utf-8", "surrogateescape")
     shown = json.dumps(cell) if isinstance(cell, str) else str(cell)
-    return shown if len(shown) <= limit else f"{shown[:limit]}…"
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."
 
 
 def is_storable(text: str) -> bool:
@@ -222,9 +224,7 @@ def _read_texts(cells: Cells, name: str, verdict: Verdict) -> Texts:
     if pa.types.is_null(delivered.type):
         delivered = delivered.cast(pa.string())
     column = (
-        delivered
-        if pa.types.is_dictionary(delivered.type)
-        else pc.dictionary_encode(delivered)
+        delivered if pa.types.is_dictionary(delivered.type) else pc.dictionary_encode(delivered)
     )
     distinct = column.dictionary.cast(pa.binary())
     values, faults = _clean_texts(distinct)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flows.errors import UnreadableDelivery
 from flows.sources.csv_text import (
     HEAD_BYTES,
     CsvLayout,
@@ -155,7 +156,9 @@ def read_report(path: Path, name: str) -> Report:
             lines = head_lines(stream.read(HEAD_BYTES))
     settings = lines[0].text.replace('""', '"')
     if not _ANY_SETTING.search(settings):
-        raise unreadable(name, "its first line, with the ASIN or brand and the period, is missing", AGAIN)
+        raise unreadable(
+            name, "its first line, with the ASIN or brand and the period, is missing", AGAIN
+        )
     view, subject = _read_subject(settings, name)
     layout = _read_layout(lines, encoding, view, name)
     selected = _SELECTED.search(settings)
@@ -210,9 +213,7 @@ def _listed(value: str) -> list[str]:
     return [str(text) for text in texts]
 
 
-def _read_layout(
-    lines: list[HeadLine], encoding: str, view: ReportView, name: str
-) -> CsvLayout:
+def _read_layout(lines: list[HeadLine], encoding: str, view: ReportView, name: str) -> CsvLayout:
     """The columns of a download, whose header is one row or, in an older layout, two."""
     known = FIELDS_BY_HEADING[view]
     for rows in (1, 2):
@@ -221,14 +222,14 @@ def _read_layout(
             break
         delimiter = find_delimiter(header[-1].text)
         cells = [split_cells(line.text, delimiter) for line in header]
-        headings = tuple(cells[0]) if rows == 1 else _joined(*cells, known)
+        headings = tuple(cells[0]) if rows == 1 else _joined(cells[0], cells[1], known)
         fields = _fields_of(headings, known, name)
-        if REQUIRED <= fields.keys():
+        if fields.keys() >= REQUIRED:
             return CsvLayout(
                 encoding, delimiter, headings, fields, header[-1].end, header[-1].number + 1
             )
         if "search_query" in fields and len(fields) > rows:
-            _raise_missing(fields, headings, view, name)
+            raise _missing(fields, view, name)
     raise unreadable(
         name,
         "the line with the names of the columns is missing",
@@ -239,11 +240,10 @@ def _read_layout(
 REQUIRED = frozenset({"search_query", *REQUIRED_COUNTS})
 
 
-def _raise_missing(
-    fields: dict[str, int], headings: tuple[str, ...], view: ReportView, name: str
-) -> None:
-    wanted = [h for h, field in FIELDS_BY_HEADING[view].items() if field in REQUIRED - fields.keys()]
-    raise unreadable(
+def _missing(fields: dict[str, int], view: ReportView, name: str) -> UnreadableDelivery:
+    missing = REQUIRED - fields.keys()
+    wanted = [heading for heading, field in FIELDS_BY_HEADING[view].items() if field in missing]
+    return unreadable(
         name,
         f"columns of the {view} view are missing: {', '.join(wanted)}",
         "download the Comprehensive report of the view that its first line names",
@@ -307,9 +307,7 @@ def _days_of(report: Report) -> Callable[[Cells, Verdict], Days]:
                 ]
                 + [True]
             )[distinct.indices.fill_null(len(distinct.dictionary)).to_numpy()]
-            verdict.refuse(
-                other, RejectReason.BAD_PERIOD, "reporting_date", f"is not {report.end}"
-            )
+            verdict.refuse(other, RejectReason.BAD_PERIOD, "reporting_date", f"is not {report.end}")
         return same(cells, verdict)
 
     return read_days

@@ -269,6 +269,8 @@ def _start(places: Places) -> Places:
     """
     if places.log.exists() and places.log.stat().st_size > LOG_BYTES:
         places.log.rename(places.log.with_suffix(".log.1"))
+    for leftover in places.sockets.glob(".s.PGSQL.*"):  # a killed server's, whose pid may live on
+        leftover.unlink()
     retry_until = time.monotonic() + RETRY_SECONDS
     while True:
         places = replace(places, port=_free_port(places.port))

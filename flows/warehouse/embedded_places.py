@@ -86,8 +86,8 @@ class Places:
         notes = []
         if self.base != self.home:
             notes.append(
-                f"the data is in {self.base}, because the account that PostgreSQL runs as"
-                f" cannot reach {self.home}"
+                f"the data is in {self.base}, because {self.home} is hard to quote, or out of reach"
+                f" for the account that PostgreSQL runs as"
             )
         if self.sockets != self.base / "run":
             notes.append(

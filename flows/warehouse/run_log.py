@@ -35,7 +35,7 @@ class SyncType(StrEnum):
     WEEKLY = "weekly"
     MONTHLY = "monthly"
     QUARTERLY = "quarterly"
-    UNRECOGNISED = "unrecognised"
+    UNREADABLE = "unreadable"
 
 
 class SyncStatus(StrEnum):
@@ -56,7 +56,7 @@ TARGET_TABLES = {
     SyncType.WEEKLY: "sqp.weekly_summary",
     SyncType.MONTHLY: "sqp.native_monthly_asin",
     SyncType.QUARTERLY: "sqp.native_quarterly_asin",
-    SyncType.UNRECOGNISED: "none",
+    SyncType.UNREADABLE: "none",
 }
 
 
@@ -141,7 +141,7 @@ class Run:
                 from sqp.sync_log
                 where
                     sync_status = 'failed'
-                    and sync_type <> 'unrecognised'
+                    and sync_type <> 'unreadable'
                     and run_id = (
                         select run_id
                         from sqp.sync_log
@@ -176,6 +176,21 @@ class Run:
                     (step, self.run_id),
                 )
         die_here_if_asked(step)
+
+    def count_held(self) -> None:
+        """Write down how many of the slices that this run landed are held back."""
+        self.connection.execute(
+            """
+            update sqp.sync_log
+            set slices_held = (
+                select count(*)
+                from landing.sqp_slices as slices
+                where slices.load_id = sync_log.id and slices.slice_status = 'held'
+            )
+            where run_id = %s
+            """,
+            (self.run_id,),
+        )
 
     def end(
         self,

@@ -13,7 +13,7 @@ create table sqp.sync_log (
     run_id uuid not null,
     account_id varchar(255),
     sync_type varchar(50) not null
-        check (sync_type in ('weekly', 'monthly', 'quarterly', 'unrecognised')),
+        check (sync_type in ('weekly', 'monthly', 'quarterly', 'unreadable')),
     sync_status varchar(20) not null default 'started'
         check (sync_status in ('started', 'completed', 'failed')),
     started_at timestamptz not null default clock_timestamp(),

@@ -155,9 +155,7 @@ class Landing:
         )
         for summary in ("weekly_summary", "monthly_summary", "quarterly_summary"):
             if self.value("select to_regclass(%s)", [f"sqp.{summary}"]):
-                self.connection.execute(
-                    sql.SQL("truncate sqp.{}").format(sql.Identifier(summary))
-                )
+                self.connection.execute(sql.SQL("truncate sqp.{}").format(sql.Identifier(summary)))
         self.in_force.clear()
         self.waiting.clear()
 
@@ -324,9 +322,7 @@ def expected_period(landing: Landing, period: str) -> list[dict[str, Any]]:
 
     summary = []
     for (account, marketplace, start, query, asin), own_weeks in asins.items():
-        weeks = [
-            largest(rows) for rows in markets[account, marketplace, start, query].values()
-        ]
+        weeks = [largest(rows) for rows in markets[account, marketplace, start, query].values()]
         currencies = {
             row.currency
             for rows in markets[account, marketplace, start, query].values()
@@ -339,8 +335,7 @@ def expected_period(landing: Landing, period: str) -> list[dict[str, Any]]:
         total = Row(
             query,
             **{
-                f"own_{count}": sum(getattr(row, f"own_{count}") for row in own)
-                for count in MARKET
+                f"own_{count}": sum(getattr(row, f"own_{count}") for row in own) for count in MARKET
             },
             **{count: sum(getattr(row, count) for row in weeks) for count in MARKET},
             score=min(scores, default=None),

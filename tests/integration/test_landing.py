@@ -205,9 +205,7 @@ def test_any_order_repetition_and_grouping_of_deliveries_ends_in_the_same(
     latest: dict[tuple[str, int], Slice] = {}
     for hour, (number, week, queries) in enumerate(versions):
         delivered = Slice(asin(number), week, queries)
-        parcels.append(
-            Parcel([delivered], hour=hour, name=f"file {hour}", declares=[delivered])
-        )
+        parcels.append(Parcel([delivered], hour=hour, name=f"file {hour}", declares=[delivered]))
         latest[delivered.asin, week] = delivered
     arriving = parcels + order.choices(parcels, k=3)
     order.shuffle(arriving)

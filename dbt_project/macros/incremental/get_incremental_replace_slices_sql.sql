@@ -5,20 +5,15 @@
     {%- set key = arg_dict['unique_key'] -%}
     {%- set compared = columns | reject('in', key + config.meta_get('not_compared')) | list -%}
     {%- set scope = config.meta_get('rebuild_scope') -%}
+    {%- set touched_only = rebuilds_touched_only() -%}
 
     analyze {{ rebuilt }};
 
     {{ create_partitions(target, rebuilt) }}
 
     delete from {{ target }} as held
-    where {% if rebuilds_touched_only() -%}
-        {{ within_touched_periods('held.period_start', scope.period) }}
-        and exists (
-            select 1
-            from ({{ context[scope.macro](scope.period) }}) as scope
-            where {{ columns_match(scope.columns, 'held', 'scope') }}
-        )
-        and {% endif -%} not exists (
+    where {{ within_rebuild_scope('held', scope) if touched_only else 'true' }}
+        and not exists (
             select 1
             from {{ rebuilt }} as rebuilt
             where {{ columns_match(key, 'held', 'rebuilt') }}
@@ -33,9 +28,7 @@
         select 1
         from {{ target }} as held
         where {{ columns_match(key, 'held', 'rebuilt') }}
-            {%- if rebuilds_touched_only() %}
-            and {{ within_touched_periods('held.period_start', scope.period) }}
-            {%- endif %}
+            and {{ within_touched_periods('held.period_start', scope.period) if touched_only else 'true' }}
     )
     order by {{ prefixed(key, 'rebuilt') }};
 {%- endmacro %}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
 from functools import cached_property
-from itertools import count
+from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -118,7 +118,7 @@ def weekly_deliveries(plan: Plan, index: int) -> list[SampleDelivery]:
             rows = _with_long_query(rows)
         deliveries += _deliveries_of_market(plan, rows, index, SENDERS[position % len(SENDERS)])
     if index == 0 and plan.weeks > 1:
-        deliveries.append(_repeated(deliveries, plan.arrival(1)))
+        deliveries += _repeated(deliveries, plan.arrival(1))
     return deliveries
 
 
@@ -178,22 +178,26 @@ def _split(positions: list[int], length: int) -> tuple[list[int], list[int]]:
     return sorted(positions[:length]), positions[length:]
 
 
-def _repeated(deliveries: list[SampleDelivery], day: date) -> SampleDelivery:
-    """The first delivery of which nothing is restated, once more, in the next folder."""
-    restated_slices = {
-        (delivery.rows.market.marketplace, asin)
+def _repeated(deliveries: list[SampleDelivery], day: date) -> list[SampleDelivery]:
+    """The first delivery of which nothing is restated, once more, on another day."""
+    moved = {
+        slice_
         for delivery in deliveries
         if delivery.arrival.occasion is Occasion.RESTATED
-        for asin in delivery.asked
+        for slice_ in _slices(delivery)
     }
-    first = next(
-        delivery
+    unmoved = (
+        replace(delivery, arrival=Arrival(day, Occasion.REPEATED))
         for delivery in deliveries
-        if delivery.arrival.occasion is Occasion.ON_TIME
-        and not restated_slices
-        & {(delivery.rows.market.marketplace, asin) for asin in delivery.asked}
+        if delivery.arrival.occasion is Occasion.ON_TIME and not moved & _slices(delivery)
     )
-    return replace(first, arrival=Arrival(day, Occasion.REPEATED))
+    return list(islice(unmoved, 1))
+
+
+def _slices(delivery: SampleDelivery) -> set[tuple[Marketplace, ReportView, int]]:
+    return {
+        (delivery.rows.market.marketplace, delivery.report_view, asin) for asin in delivery.asked
+    }
 
 
 def _with_long_query(rows: MarketRows) -> MarketRows:

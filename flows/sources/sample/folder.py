@@ -31,7 +31,7 @@ DEFAULT_LAST_WEEK = date(2026, 11, 8)
 
 MOST_ASINS, MOST_WEEKS = 99_999, 520
 FEWEST_QUERIES, MOST_QUERIES = 10, 1_000_000
-README = "README.txt"
+README = "README.md"
 
 
 @dataclass(frozen=True)
@@ -180,17 +180,17 @@ def _readme(plan: Plan) -> bytes:
     """What the folder says about itself; it differs whenever an argument does."""
     places = ", ".join(place.country_code for place in plan.marketplaces)
     return (
-        "SYNTHETIC DATA: made by a program, about no real seller, shopper or product.\n"
+        "# Synthetic data\n"
         "\n"
+        "Made by a program: no real seller, shopper or product is in it.\n"
         "Search query performance reports as they would be delivered, one folder for each day of\n"
-        "delivery; a file's modification time is the moment at which it arrived.\n"
+        "delivery; the modification time of a file is the moment at which it arrived.\n"
         "\n"
-        "Made by: warehouse sample THIS_FOLDER"
-        f" --asins {plan.asins} --weeks {plan.weeks} --queries {plan.queries} --seed {plan.seed}\n"
-        f"Marketplaces: {places}\n"
-        f"Last week: {plan.last_week} to {plan.week(plan.weeks - 1).end}\n"
+        f"    warehouse sample THIS_FOLDER --asins {plan.asins} --weeks {plan.weeks}"
+        f" --queries {plan.queries} --seed {plan.seed}\n"
         "\n"
-        "The same command writes the same files again. Nothing else in this folder is touched.\n"
+        f"Marketplaces: {places}. Last week: {plan.last_week} to {plan.week(plan.weeks - 1).end}.\n"
+        "The same command writes the same files again and touches nothing else in here.\n"
     ).encode()
 
 

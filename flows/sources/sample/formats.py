@@ -64,7 +64,6 @@ def _json_entries(rows: MarketRows, omits_missing_prices: bool) -> Iterator[str]
     """One JSON object a row, as text: prices are numbers with two decimals."""
     period, market = rows.period, rows.market
     currency = market.marketplace.currency_code
-    queries = [json.dumps(query, ensure_ascii=False) for query in market.queries]
     dates = f'"startDate":"{period.start}","endDate":"{period.end}"'
 
     def price(name: str, hundredths: int) -> str:
@@ -92,7 +91,7 @@ def _json_entries(rows: MarketRows, omits_missing_prices: bool) -> Iterator[str]
             )
         yield (
             f'{{{dates},"asin":"{market.products[row["asin"]].asin}",'
-            f'"searchQueryData":{{"searchQuery":{queries[row["query"]]},'
+            f'"searchQueryData":{{"searchQuery":{_json_text(market.queries[row["query"]])},'
             f'"searchQueryScore":{row["search_query_score"]},'
             f'"searchQueryVolume":{row["search_query_volume"]}}},'
             f'"impressionData":{{"totalQueryImpressionCount":{row["total_query_impression_count"]},'
@@ -279,6 +278,10 @@ def _as_dicts(rows: MarketRows) -> Iterator[dict[str, int]]:
     names = list(rows.columns)
     for values in zip(*(rows[name].tolist() for name in names), strict=True):
         yield dict(zip(names, values, strict=True))
+
+
+def _json_text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _hundredths(value: int) -> str:

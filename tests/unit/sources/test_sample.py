@@ -9,7 +9,9 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,16 @@ from hypothesis import strategies as st
 
 from flows.errors import UsageError
 from flows.settings import PROJECT_ROOT
-from flows.sources.deliveries import STAGES, DeliveryFormat, PeriodType, ReportView
+from flows.sources.deliveries import (
+    ROW_SCHEMA,
+    STAGES,
+    DeliveryFormat,
+    PeriodType,
+    ReportView,
+)
+from flows.sources.find import find_deliveries
 from flows.sources.marketplaces import find_marketplace
+from flows.sources.read import read_delivery
 from flows.sources.sample import (
     DEFAULT_ASINS,
     DEFAULT_LAST_WEEK,
@@ -38,7 +48,15 @@ from flows.sources.sample import (
 )
 from flows.sources.sample.arrivals import Occasion, Plan, SampleDelivery
 from flows.sources.sample.folder import plan_deliveries
-from flows.sources.sample.market import MISSING, SPEEDS, MarketRows
+from flows.sources.sample.market import (
+    MISSING,
+    SPEEDS,
+    MarketRows,
+    Period,
+    brand_rows,
+    reported,
+    restated,
+)
 from flows.sources.sample.words import FORMULA_QUERY, LONG_QUERY, SCRIPT_QUERY, search_queries
 
 SMALL = {"asins": 4, "weeks": 3, "queries": 24, "seed": 7}
@@ -102,7 +120,7 @@ def test_the_numbers_are_the_same_on_every_machine() -> None:
     for delivery in plan_deliveries(plan_of(**SMALL)):
         for name in sorted(delivery.rows.columns):
             digest.update(delivery.rows[name].astype("<i8").tobytes())
-    assert digest.hexdigest() == "…"
+    assert digest.hexdigest() == "10dbd52b77e2316ba845b04716c3a68c2c5bd8dc9c76fff78cfb7e9bc1ad68e4"
 
 
 def test_another_seed_writes_other_numbers(tmp_path: Path) -> None:
@@ -186,7 +204,7 @@ def test_the_summary_tells_what_lies_there(tmp_path: Path) -> None:
     summary = write_sample(
         tmp_path, **SMALL, on_progress=lambda done, in_all: steps.append((done, in_all))
     )
-    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "README.txt"]
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "README.md"]
     planned = list(plan_deliveries(plan_of(**SMALL)))
     assert summary.files == len(files) == sum(summary.formats.values())
     assert summary.deliveries == len(planned)
@@ -251,6 +269,11 @@ def check_identities(rows: MarketRows) -> None:
         of_asin = rows["asin"] == asin
         scores = rows["search_query_score"][of_asin]
         assert (np.diff(scores, prepend=0) >= 1).all()
+        better = [
+            rows[f"own_{stage}_count"][of_asin] > rows[f"own_{stage}_count"][of_asin][0]
+            for stage in ("impression", "click", "purchase")
+        ]
+        assert not np.logical_and.reduce(better).any(), "the best score is beaten in everything"
         assert len(np.unique(rows["query"][of_asin])) == of_asin.sum()
 
 
@@ -261,9 +284,12 @@ def check_share(share: np.ndarray, part: np.ndarray, whole: np.ndarray) -> None:
 @given(seed=st.integers(0, 2**64), asins=st.integers(1, 40), queries=st.integers(10, 200))
 @settings(max_examples=15)
 def test_every_row_keeps_the_rules_of_the_reports(seed: int, asins: int, queries: int) -> None:
-    plan = plan_of(seed=seed, asins=asins, queries=queries, weeks=2)
-    for delivery in plan_deliveries(plan):
-        check_identities(delivery.rows)
+    plan = plan_of(seed=seed, asins=asins, queries=queries)
+    for market in plan.markets:
+        for period_type in PeriodType:
+            seen = reported(market.rows(Period.around(period_type, DEFAULT_LAST_WEEK)))
+            for rows in (seen, restated(seen), brand_rows(seen)):
+                check_identities(rows)
 
 
 @given(seed=st.integers(0, 2**64), asins=st.integers(1, 40), queries=st.integers(10, 200))
@@ -281,6 +307,32 @@ def test_market_totals_are_one_and_the_asins_fit_into_them(
             for stage in STAGES:
                 own = rows[f"own_{stage}_count"][of_query].sum()
                 assert own <= rows[f"total_{stage}_count"][of_query][0]
+
+
+def test_products_sell_as_much_as_they_appeal() -> None:
+    plan = plan_of()
+    for market in plan.markets:
+        rows = market.rows(plan.week(3))
+        in_time = rows["own_purchase_count"] <= rows["own_click_count"]
+        expected = (
+            rows["own_cart_add_count"]
+            * rows["total_purchase_count"]
+            / rows["total_cart_add_count"]
+            * market.appeal["purchase"][rows["asin"]]
+            / 1000
+        )
+        sold = rows["own_purchase_count"][in_time].sum()
+        assert sold == pytest.approx(expected[in_time].sum(), rel=0.01)
+
+
+def test_a_restatement_never_takes_more_than_there_is() -> None:
+    plan = plan_of()
+    rows = plan.markets[0].rows(plan.week(0))
+    everything = {f"own_{stage}_count": rows[f"total_{stage}_count"] for stage in STAGES} | {
+        "own_impression_count": rows["total_query_impression_count"]
+    }
+    prices = {f"own_median_{stage}_price": np.ones_like(rows["asin"]) for stage in STAGES}
+    check_identities(restated(replace(rows, columns={**rows.columns, **everything, **prices})))
 
 
 def test_market_totals_repeat_across_the_files_of_a_week(deliveries: list[SampleDelivery]) -> None:
@@ -439,8 +491,8 @@ def market_total(rows: MarketRows) -> float:
 
 def test_everything_is_labelled_synthetic(tmp_path: Path) -> None:
     write_sample(tmp_path, **SMALL)
-    readme = (tmp_path / "README.txt").read_text()
-    assert readme.startswith("SYNTHETIC DATA")
+    readme = (tmp_path / "README.md").read_text()
+    assert readme.startswith("# Synthetic data")
     assert "warehouse sample THIS_FOLDER --asins 4 --weeks 3 --queries 24 --seed 7" in readme
     for path in tmp_path.rglob("*.parquet"):
         table = pq.read_table(path)
@@ -450,13 +502,13 @@ def test_everything_is_labelled_synthetic(tmp_path: Path) -> None:
             assert pc.all(pc.match_substring_regex(table[column], "^B0SYN[A-Z0-9]{5}$")).as_py()
 
 
-def test_reports_are_what_the_api_sends(tmp_path: Path) -> None:
-    write_sample(tmp_path, **SMALL)
+def test_reports_are_what_the_api_sends(deliveries: list[SampleDelivery]) -> None:
     absent = nulls = 0
-    for path in [*tmp_path.rglob("*.json"), *tmp_path.rglob("*.json.gz")]:
-        content = path.read_bytes()
-        text = gzip.decompress(content) if path.suffix == ".gz" else content
-        report = json.loads(text)
+    for delivery in deliveries:
+        if delivery.delivery_format is not DeliveryFormat.SP_API_JSON:
+            continue
+        [(name, content)] = delivery.files.items()
+        report = json.loads(gzip.decompress(content) if name.endswith(".gz") else content)
         options = report["reportSpecification"]["reportOptions"]
         assert len(options["asin"]) <= 200
         for row in report["dataByAsin"]:
@@ -494,7 +546,61 @@ def test_downloads_come_in_every_layout(deliveries: list[SampleDelivery]) -> Non
     assert short > 0
 
 
-BULK = {"rows": 2_001, "asins": 30, "queries": 150, "seed": 3, "weeks": 2}
+def test_every_file_is_read_back_as_it_was_meant(
+    tmp_path: Path, deliveries: list[SampleDelivery]
+) -> None:
+    summary = write_sample(tmp_path)
+    found, unread = find_deliveries([str(tmp_path)], marketplace=None, account=None)
+    assert unread == []
+    assert len(found) == summary.deliveries == len(deliveries)
+    meant = {
+        tmp_path / f"delivered={delivery.arrival.day}" / name: delivery
+        for delivery in deliveries
+        for name in delivery.files
+    }
+    for delivery in found:
+        [sample] = {id(meant[path]): meant[path] for path in delivery.paths}.values()
+        assert len(delivery.paths) == len(sample.files)
+        assert delivery.delivery_format == sample.delivery_format
+        assert delivery.report_view == sample.report_view
+        assert delivery.period_type == sample.rows.period.period_type
+        assert delivery.marketplace_id == sample.rows.market.marketplace.marketplace_id
+        assert delivery.delivered_at.date() == sample.arrival.day
+        if sample.delivery_format is DeliveryFormat.SP_API_JSON:
+            asked = {sample.rows.market.products[asin].asin for asin in sample.asked}
+            assert {key.subject for key in delivery.declared} == asked
+        batches = list(read_delivery(delivery))
+        assert [rejected for batch in batches for rejected in batch.rejected] == []
+        check_read_back(pa.Table.from_batches([b.rows for b in batches], ROW_SCHEMA), sample)
+
+
+def check_read_back(read: pa.Table, sample: SampleDelivery) -> None:
+    """Every row in its place, every number in its unit."""
+    rows = sample.rows
+    market, period = rows.market, rows.period
+    assert len(read) == len(rows)
+    assert set(read["period_start"].to_pylist()) <= {period.start}
+    assert set(read["period_end"].to_pylist()) <= {period.end}
+    assert set(read["currency_code"].to_pylist()) <= {market.marketplace.currency_code}
+    texts = [market.queries[position] for position in rows["query"]]
+    assert read["search_query"].to_pylist() == texts
+    products = [market.products[position] for position in rows["asin"]]
+    is_brand = sample.report_view is ReportView.BRAND
+    subjects = ["Synthetic Brand" if is_brand else product.asin for product in products]
+    assert read["subject"].to_pylist() == subjects
+    for name, numbers in rows.columns.items():
+        if name in ("asin", "query"):
+            continue
+        if name.endswith("_price"):
+            prices = [None if n == MISSING else Decimal(int(n)) / 100 for n in numbers]
+            assert read[name].to_pylist() == prices
+        elif name.endswith(("_share", "_rate")):
+            assert read[name].to_pylist() == pytest.approx(numbers / 10_000, abs=1e-12)
+        else:
+            assert read[name].to_pylist() == numbers.tolist()
+
+
+BULK = {"rows": 2_001, "asins": 30, "queries": 800, "seed": 3, "weeks": 2}
 
 
 def test_bulk_formats_hold_the_same_rows(tmp_path: Path) -> None:
@@ -515,6 +621,8 @@ def test_bulk_formats_hold_the_same_rows(tmp_path: Path) -> None:
     )
     keys = table.group_by(["Date", "Child ASIN", "Search Query"]).aggregate([])
     assert len(keys) == 2_001
+    queries = table.group_by(["Date", "Search Query"]).aggregate([])
+    assert len(queries) == BULK["weeks"] * BULK["queries"]
 
 
 def test_bulk_rows_come_in_small_row_groups(tmp_path: Path) -> None:
@@ -525,7 +633,7 @@ def test_bulk_rows_come_in_small_row_groups(tmp_path: Path) -> None:
     assert groups == [65_536, 65_536, 150_000 - 2 * 65_536]
 
 
-@pytest.mark.parametrize("rows", [1, 2 * 30 * 150 + 1])
+@pytest.mark.parametrize("rows", [1, 2 * 30 * 800 + 1])
 def test_bulk_refuses_what_cannot_be(tmp_path: Path, rows: int) -> None:
     with pytest.raises(UsageError):
         write_flat_parquet(tmp_path / "flat.parquet", **(BULK | {"rows": rows}))

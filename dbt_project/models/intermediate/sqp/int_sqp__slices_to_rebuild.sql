@@ -16,7 +16,12 @@ built_everywhere as (
         slice_id,
         load_id
     from slice_builds
-    where model_name in ('{{ var("sqp_summaries") | join("', '") }}')
+    where
+        model_name in (
+            {%- for summary in var('sqp_summaries') %}
+            '{{ summary }}'{{ ',' if not loop.last }}
+            {%- endfor %}
+        )
     group by slice_id, load_id
     having count(*) = {{ var('sqp_summaries') | length }}
 ),
@@ -35,9 +40,9 @@ final as (
         on
             slices.slice_id = built_everywhere.slice_id
             and slices.load_id = built_everywhere.load_id
-    {%- if not flags.FULL_REFRESH %}
-    where built_everywhere.slice_id is null
-    {%- endif %}
+    where
+        built_everywhere.slice_id is null
+        or {{ 'true' if flags.FULL_REFRESH else 'false' }}
 )
 
 select *

@@ -9,7 +9,8 @@ with latest_periods as (
     select
         '{{ summary }}' as table_name,
         {{ days }} as stale_after_days,
-        max(period_end) as latest_period
+        max(period_end) as latest_period,
+        {{ today_utc() }} as today
     from {{ ref(summary) }}
     {%- if not loop.last %}
 
@@ -21,7 +22,7 @@ with latest_periods as (
 aged as (
     select
         *,
-        {{ dbt.datediff('latest_period', today_utc(), 'day') }} as days_since
+        {{ days_between('latest_period', 'today') }} as days_since
     from latest_periods
 ),
 

@@ -1,0 +1,103 @@
+"""Parse and land a million rows, against a bare binary COPY of the same rows.
+
+The bare COPY streams ready-made binary rows, in delivered order, into a table with the columns,
+month partitions and unique index of `landing.sqp_asin`: no file is parsed, nothing is checked,
+sorted, compared or registered.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from benchmarks.server import fresh_database
+from flows.sources.sample import write_flat_csv, write_flat_parquet, write_report_json
+from flows.warehouse.connection import connect
+
+ASINS, QUERIES, WEEKS, SEED = 2_000, 80_000, 5, 1
+
+BARE_TABLE = """
+drop schema if exists bench cascade;
+create schema bench;
+create table bench.bare (like landing.sqp_asin including defaults including constraints)
+partition by range (period_start);
+create unique index on bench.bare (period_start, slice_id, load_id, query_digest);
+select app.create_monthly_partition('bench.bare', day)
+from (select distinct period_start as day from landing.sqp_asin) as days
+"""
+
+
+def run(folder: Path, rows: int, slow_rows: int) -> list[dict[str, Any]]:
+    """Measure each format, first and second sync, beside the bare COPY of the same rows."""
+    results = []
+    writers = {
+        "flat Parquet": (write_flat_parquet, "US_flat.parquet", rows),
+        "flat CSV": (write_flat_csv, "US_flat.csv", slow_rows),
+        "SP-API JSON": (write_report_json, "US_report.json", slow_rows),
+    }
+    for name, (write, file_name, count) in writers.items():
+        path = folder / file_name
+        write(path, rows=count, asins=ASINS, queries=QUERIES, seed=SEED, weeks=WEEKS)
+        with fresh_database():
+            first = sync_once(path)
+            bare = bare_copy(folder / "rows.bin")
+            second = sync_once(path)
+        total = sum(first["records"].values())
+        results.append(
+            {
+                "format": name,
+                "rows": total,
+                "parse_s": first["parse"],
+                "land_s": first["land"],
+                "bare_copy_s": bare,
+                "rows_per_s_of_bare": bare / first["seconds"],
+                "second_of_first": second["seconds"] / first["seconds"],
+                "peak_mb": max(first["peak_mb"], second["peak_mb"]),
+                "second_changed": sum(second["records"].values()) - second["records"]["unchanged"],
+            }
+        )
+    return results
+
+
+def sync_once(path: Path) -> dict[str, Any]:
+    """Parse and land a file in a new process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.sync_once", str(path)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return dict(json.loads(done.stdout))
+
+
+def bare_copy(dump: Path) -> float:
+    """Seconds of a binary COPY of what lies in `landing.sqp_asin` into a table just like it."""
+    with connect(autocommit=True) as connection:
+        with dump.open("wb") as file, connection.cursor() as cursor:
+            for block in _copy_out(cursor):
+                file.write(block)
+        connection.execute(BARE_TABLE)
+        connection.execute("checkpoint")
+        started = time.perf_counter()
+        with dump.open("rb") as file, connection.cursor() as cursor:
+            with cursor.copy("copy bench.bare from stdin (format binary)") as copy:
+                while block := file.read(1 << 18):
+                    copy.write(block)
+        seconds = time.perf_counter() - started
+        connection.execute("drop schema bench cascade")
+        connection.execute("checkpoint")
+    dump.unlink()
+    return seconds
+
+
+def _copy_out(cursor: psycopg.Cursor[Any]) -> Any:
+    with cursor.copy(
+        "copy (select * from landing.sqp_asin order by source_line) to stdout (format binary)"
+    ) as copy:
+        yield from copy

@@ -1,0 +1,602 @@
+"""The dbt models on a real Postgres: whatever happens to slices, the summaries are exact."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from dbt.cli.main import dbtRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg.rows import dict_row
+
+from flows.settings import PROJECT_ROOT, Connection
+from tests.integration.landing_rows import (
+    UK,
+    US,
+    Landing,
+    Row,
+    SliceOf,
+    expected_period,
+    expected_weekly,
+    last_day,
+    week,
+)
+
+SUMMARIES = ("weekly_summary", "monthly_summary", "quarterly_summary")
+MODELS = ("--select", "+weekly_summary", "+monthly_summary", "+quarterly_summary")
+KEY = ("period_start", "account_id", "marketplace_id", "asin", "query_digest")
+
+DECEMBER_22, DECEMBER_29 = date(2024, 12, 22), date(2024, 12, 29)
+JANUARY_5, JANUARY_12 = date(2025, 1, 5), date(2025, 1, 12)
+RED, BLUE = "B000000RED", "B00000BLUE"
+
+
+class Dbt:
+    """dbt in this process, as `dbt …` from the project's root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def arguments(self, *arguments: str) -> list[str]:
+        return [
+            *arguments,
+            *("--project-dir", str(PROJECT_ROOT / "dbt_project")),
+            *("--profiles-dir", str(PROJECT_ROOT)),
+            *("--target-path", str(self.folder)),
+            *("--log-path", str(self.folder)),
+            "--quiet",
+        ]
+
+    def invoke(self, *arguments: str) -> Any:
+        return dbtRunner().invoke(self.arguments(*arguments))
+
+    def __call__(self, *arguments: str) -> Any:
+        result = self.invoke(*arguments)
+        assert result.success, result.exception or [
+            (each.node.name, each.message)
+            for each in result.result
+            if each.status in ("error", "fail")
+        ]
+        return result.result
+
+    def run(self, *flags: str) -> None:
+        """The summaries and what is upstream of them."""
+        self("run", *MODELS, *flags)
+
+
+@pytest.fixture(scope="session")
+def dbt(tmp_path_factory: pytest.TempPathFactory) -> Dbt:
+    return Dbt(tmp_path_factory.mktemp("dbt"))
+
+
+@pytest.fixture
+def landing(database: Connection) -> Iterator[Landing]:
+    with psycopg.connect(**database.libpq(), autocommit=True) as connection:
+        connection.execute("set time zone 'UTC'")
+        yield Landing(connection)
+
+
+def rows_of(landing: Landing, relation: str, columns: str = "*") -> list[dict[str, Any]]:
+    with landing.connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(f"select {columns} from {relation}").fetchall()
+
+
+def by_key(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    keyed = {tuple(row[column] for column in KEY): row for row in rows}
+    assert len(keyed) == len(rows), "two rows of one grain"
+    return keyed
+
+
+def assert_summaries_are_exact(landing: Landing) -> None:
+    """Every row and every column of the three summaries, against the reference."""
+    expected = {
+        "weekly_summary": expected_weekly(landing),
+        "monthly_summary": expected_period(landing, "month"),
+        "quarterly_summary": expected_period(landing, "quarter"),
+    }
+    for summary, rows in expected.items():
+        held = rows_of(landing, f"sqp.{summary}")
+        for row in held:
+            assert row.pop("updated_at") <= datetime.now(UTC)
+            if summary == "weekly_summary":
+                row.pop("load_id")
+        assert by_key(held) == by_key(rows), summary
+    assert rows_of(landing, "sqp.slice_builds", "model_name, load_id") is not None
+    built = {
+        (row["model_name"], row["load_id"])
+        for row in rows_of(landing, "sqp.slice_builds", "model_name, load_id")
+    }
+    assert built == {
+        (summary, load_id)
+        for about, (load_id, _) in landing.in_force.items()
+        if about.period_type == "WEEK" and about.report_view == "asin"
+        for summary in SUMMARIES
+    }
+
+
+def versions(landing: Landing) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """Where and when each summary row was written: changes when a row is rewritten."""
+    return {
+        (summary, *(row[column] for column in KEY)): (row["ctid"], row["xmin"], row["updated_at"])
+        for summary in SUMMARIES
+        for row in rows_of(
+            landing, f"sqp.{summary}", "tableoid, ctid, xmin::text, updated_at, " + ", ".join(KEY)
+        )
+    }
+
+
+def query(text: str, **values: Any) -> Row:
+    return replace(Row(text), **values)
+
+
+def test_every_change_of_a_slice_gives_what_a_full_rebuild_gives(
+    landing: Landing, dbt: Dbt
+) -> None:
+    red = week(DECEMBER_29, RED)
+
+    def rebuilt(what: str) -> None:
+        dbt.run()
+        try:
+            assert_summaries_are_exact(landing)
+        except AssertionError as error:
+            raise AssertionError(f"after: {what}\n{error}") from error
+
+    landing.deliver(red, [query("red shoe"), query("running shoe", own_impressions=0, clicks=0)])
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe", impressions=3000, volume=None)])
+    landing.deliver(week(JANUARY_12, RED), [query("red shoe", click_price="12.34", clicks=7)])
+    rebuilt("the first deliveries")
+
+    landing.deliver(week(JANUARY_5, BLUE), [query("red shoe", impressions=3100, score=None)])
+    landing.deliver(week(JANUARY_12, BLUE), [query("blue shoe", own_click_price=None)])
+    rebuilt("another ASIN with the same query widens its market")
+
+    landing.deliver(week(JANUARY_5, RED, account="other"), [query("red shoe", clicks=99)])
+    landing.deliver(week(JANUARY_5, RED, marketplace=UK), [query("red shoe", currency="GBP")])
+    rebuilt("another account and marketplace, with markets of their own")
+
+    landing.deliver(red, [query("red shoe", own_clicks=9), query("trail shoe")])
+    rebuilt("a restated week: one row changed, one vanished, one new")
+
+    landing.deliver(week(JANUARY_5, BLUE), [])
+    rebuilt("an emptied slice")
+
+    landing.deliver(week(JANUARY_12, RED, marketplace=UK), [query("red shoe", currency="EUR")])
+    rebuilt("two currencies in one period, whose prices are not mixed")
+
+    landing.deliver(week(JANUARY_12, BLUE), [])
+    landing.deliver(week(JANUARY_12, BLUE, marketplace=UK), [query("blue shoe", currency="EUR")])
+    rebuilt("a slice that moved to another marketplace")
+
+    landing.deliver(red, [query("green shoe")], held=True)
+    rebuilt("a held slice, of which the version in force before stays")
+    landing.accept(red)
+    rebuilt("the held slice accepted after all")
+
+    landing.deliver(week(DECEMBER_22, BLUE), [query("red shoe")], held=True)
+    rebuilt("a new slice that was never accepted")
+
+    landing.deliver(SliceOf("acme", US, "MONTH", date(2025, 1, 1), RED), [query("red shoe")])
+    landing.deliver(SliceOf("acme", US, "WEEK", JANUARY_5, "Shoes", "brand"), [query("red shoe")])
+    rebuilt("Amazon's own month and a brand's week, which are no part of the sums")
+
+    dbt.run("--full-refresh")
+    assert_summaries_are_exact(landing)
+
+
+def test_purchases_far_above_clicks_are_no_rate(landing: Landing, dbt: Dbt) -> None:
+    """A ratio that numeric(10, 6) cannot hold is left out instead of failing every slice."""
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe", own_clicks=1, own_purchases=20_000)])
+    dbt.run()
+    assert rows_of(landing, "sqp.weekly_summary", "avg_cvr, total_purchases") == [
+        {"avg_cvr": None, "total_purchases": 20_000}
+    ]
+
+
+def test_only_rows_that_differ_are_written(landing: Landing, dbt: Dbt) -> None:
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe"), query("trail shoe")])
+    landing.deliver(week(JANUARY_12, BLUE), [query("blue shoe"), query("trail shoe")])
+    dbt.run()
+    first = versions(landing)
+    first_load = landing.in_force[week(JANUARY_5, RED)][0]
+
+    dbt.run()
+    assert versions(landing) == first, "a second run with nothing new"
+    dbt.run("--full-refresh")
+    assert versions(landing) == first, "a full refresh with nothing new"
+
+    second_load = landing.deliver(
+        week(JANUARY_5, RED), [query("red shoe"), query("trail shoe", own_clicks=9)]
+    )
+    dbt.run()
+    changed = {key for key, version in versions(landing).items() if version != first[key]}
+    assert {(key[0], key[4]) for key in changed} == {(summary, RED) for summary in SUMMARIES}, (
+        "market totals did not change, so the other ASIN's rows stay"
+    )
+    assert {key[5] for key in changed} == {query("trail shoe").digest}
+    assert {
+        (row["query"], row["load_id"])
+        for row in rows_of(landing, "sqp.weekly_summary", "*")
+        if row["asin"] == RED
+    } == {("red shoe", first_load), ("trail shoe", second_load)}
+    assert_summaries_are_exact(landing)
+
+
+def test_full_refresh_keeps_the_tables_and_removes_what_does_not_belong(
+    landing: Landing, dbt: Dbt
+) -> None:
+    for start in (DECEMBER_29, JANUARY_5):
+        landing.deliver(week(start, RED), [query("red shoe"), query("trail shoe")])
+    dbt.run()
+    landing.connection.execute("grant select on sqp.monthly_summary to pg_read_all_data")
+    before, untouched = shape(landing), versions(landing)
+
+    landing.connection.execute(
+        "insert into sqp.weekly_summary select period_start, period_end, 'ghost', asin,"
+        " 1, 1, 1, 0, 0, 0, 0, 0, account_id, marketplace_id, '\\x00', 1, 1, 1, 1, 1, 1, 1, 0, 0,"
+        " 1, 1, 1, 1, 1, 1, 'USD', load_id, updated_at from sqp.weekly_summary limit 1"
+    )
+    landing.connection.execute(
+        "update sqp.quarterly_summary set total_clicks = 4711 where query = 'red shoe'"
+    )
+    landing.connection.execute("delete from sqp.monthly_summary where query = 'trail shoe'")
+    dbt.run("--full-refresh")
+
+    assert_summaries_are_exact(landing)
+    assert shape(landing) == before
+    assert all(
+        version == untouched[key]
+        for key, version in versions(landing).items()
+        if key[0] == "weekly_summary"
+    )
+
+
+def shape(landing: Landing) -> dict[str, Any]:
+    """The tables' identity, kind, partitions, indexes, constraints and grants."""
+    tables = rows_of(
+        landing,
+        "pg_class where relnamespace = 'sqp'::regnamespace and relname ~ '^(week|month|quarter).*ly_summary'",
+        "oid, relname, relkind, relispartition, relacl::text, relnatts",
+    )
+    kinds = {row["relname"]: row["relkind"] for row in tables if not row["relispartition"]}
+    parents = {name: kind for name, kind in kinds.items() if name in SUMMARIES}
+    assert parents == dict.fromkeys(SUMMARIES, "p")
+    indexes = rows_of(
+        landing, "pg_indexes where schemaname = 'sqp'", "tablename, indexname, indexdef"
+    )
+    for summary in SUMMARIES:
+        definitions = [row["indexdef"] for row in indexes if row["tablename"] == summary]
+        assert any(
+            row.startswith("CREATE UNIQUE INDEX") and row.endswith(f"({', '.join(KEY)})")
+            for row in definitions
+        ), definitions
+    return {"tables": sorted(map(str, tables)), "indexes": sorted(map(str, indexes))}
+
+
+def test_the_unique_index_is_the_guard(landing: Landing, dbt: Dbt) -> None:
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe")])
+    dbt.run()
+    for summary in SUMMARIES:
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            landing.connection.execute(f"insert into sqp.{summary} select * from sqp.{summary}")
+
+
+def test_an_empty_build_touches_nothing(landing: Landing, dbt: Dbt) -> None:
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe")])
+    dbt.run("--empty")
+    assert rows_of(landing, "sqp.weekly_summary") == []
+    assert rows_of(landing, "sqp.slice_builds") == []
+    dbt.run()
+    assert_summaries_are_exact(landing)
+
+    before = versions(landing)
+    landing.deliver(week(JANUARY_5, RED), [query("blue shoe")])
+    dbt.run("--empty")
+    dbt.run("--empty", "--full-refresh")
+    assert versions(landing) == before
+    dbt.run()
+    assert_summaries_are_exact(landing)
+
+
+def test_a_model_that_fails_takes_up_its_slices_in_the_next_run(landing: Landing, dbt: Dbt) -> None:
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe"), query("trail shoe")])
+    dbt.run()
+    landing.connection.execute(
+        "alter table sqp.monthly_summary add constraint broken check (query <> 'blue shoe')"
+    )
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe"), query("blue shoe")])
+    assert not dbt.invoke("run", *MODELS).success
+    assert {row["query"] for row in rows_of(landing, "sqp.monthly_summary", "query")} == {
+        "red shoe",
+        "trail shoe",
+    }
+
+    landing.connection.execute("alter table sqp.monthly_summary drop constraint broken")
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe", own_clicks=1)])
+    dbt.run()
+    assert_summaries_are_exact(landing)
+
+
+def test_a_dropped_summary_is_built_again(landing: Landing, dbt: Dbt) -> None:
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe")])
+    dbt.run()
+    landing.connection.execute("drop table sqp.monthly_summary, sqp.weekly_summary cascade")
+    dbt.run()
+    dbt.run()
+    assert_summaries_are_exact(landing)
+
+
+def test_two_runs_at_once_end_in_one_truth(landing: Landing, dbt: Dbt, tmp_path: Path) -> None:
+    weeks = [JANUARY_5 + timedelta(weeks=number) for number in range(3)]
+    for start in weeks:
+        landing.deliver(week(start, RED), [query("red shoe"), query("trail shoe")])
+    dbt.run()
+    for start in weeks:
+        landing.deliver(week(start, RED), [query("red shoe", own_clicks=1), query("new shoe")])
+
+    command = [sys.executable, "-m", "dbt.cli.main"]
+    runs = [
+        subprocess.Popen(
+            [*command, *Dbt(tmp_path / str(number)).arguments("run", *MODELS)],
+            cwd=PROJECT_ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    said = [run.communicate()[0] for run in runs]
+    assert any(run.returncode == 0 for run in runs), said
+    dbt.run()
+    assert_summaries_are_exact(landing)
+
+
+QUERIES = ("red shoe", "blue shoe", "trail shoe")
+COUNTS = st.integers(0, 20)
+
+
+@st.composite
+def delivered_rows(draw: st.DrawFn) -> list[Row]:
+    rows = []
+    for text in draw(st.lists(st.sampled_from(QUERIES), unique=True)):
+        own = [draw(COUNTS) for _ in range(4)]
+        total = [own_count + draw(COUNTS) for own_count in own]
+        names = ("impressions", "clicks", "cart_adds", "purchases")
+        rows.append(
+            Row(
+                text,
+                **{f"own_{name}": count for name, count in zip(names, own, strict=True)},
+                **dict(zip(names, total, strict=True)),
+                score=draw(st.none() | st.integers(1, 100)),
+                volume=draw(st.none() | st.integers(0, 1000)),
+                click_price=draw(st.sampled_from([None, "9.99", "0.3333", "120"])),
+                own_click_price=draw(st.sampled_from([None, "8.01", "15.5"])),
+            )
+        )
+    return rows
+
+
+DELIVERIES = st.lists(
+    st.tuples(
+        st.builds(
+            week,
+            st.sampled_from([DECEMBER_22, DECEMBER_29, JANUARY_5]),
+            st.sampled_from([RED, BLUE]),
+            account=st.sampled_from(["acme", "other"]),
+        ),
+        delivered_rows(),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(runs=st.lists(DELIVERIES, min_size=1, max_size=3))
+def test_any_sequence_of_deliveries_gives_what_the_last_ones_say(
+    landing: Landing, dbt: Dbt, runs: list[list[tuple[SliceOf, list[Row], bool]]]
+) -> None:
+    landing.reset()
+    for deliveries in runs:
+        for about, rows, held in deliveries:
+            landing.deliver(about, rows, held=held)
+        dbt.run()
+        assert_summaries_are_exact(landing)
+
+
+def test_a_whole_build_passes_and_its_test_results_are_rows(landing: Landing, dbt: Dbt) -> None:
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe", own_purchases=12, purchases=40)])
+    landing.deliver(SliceOf("acme", US, "MONTH", date(2025, 1, 1), RED), [query("red shoe")])
+    landing.deliver(SliceOf("acme", US, "QUARTER", date(2025, 1, 1), RED), [query("red shoe")])
+    landing.deliver(SliceOf("acme", US, "WEEK", JANUARY_5, "Shoes", "brand"), [query("red shoe")])
+    sync_log_id = landing.start_load()
+
+    results = dbt("build", "--vars", json.dumps({"sync_log_id": sync_log_id}))
+
+    tests = {each.node.name: each for each in results if each.node.resource_type.endswith("test")}
+    checks = {row["check_name"]: row for row in rows_of(landing, "sqp.data_quality_checks")}
+    assert set(checks) == set(tests)
+    assert {row["sync_log_id"] for row in checks.values()} == {sync_log_id}
+    assert {row["check_type"] for row in checks.values()} == {"dbt_test"}
+    not_passed = [row for row in checks.values() if row["check_status"] != "passed"]
+    assert [
+        (row["check_name"], row["check_status"], row["source_value"], row["target_value"])
+        for row in not_passed
+    ] == [("weekly_summary_purchases_within_clicks", "warning", 0, 1)]
+    warning = not_passed[0]
+    assert warning["table_name"] == "sqp.weekly_summary"
+    assert "total_purchases <= total_clicks" in warning["check_query"]
+    assert Path(PROJECT_ROOT, warning["check_metadata"]["compiled_path"]).exists()
+    assert checks["not_null_data_freshness_is_stale"]["column_name"] == "is_stale"
+
+    for view, period_end in (
+        ("native_monthly_asin", last_day(JANUARY_5, "month")),
+        ("native_quarterly_asin", last_day(JANUARY_5, "quarter")),
+        ("brand_weekly", JANUARY_5 + timedelta(days=6)),
+    ):
+        (row,) = rows_of(landing, f"sqp.{view}")
+        assert (row["period_end"], row["total_clicks"], str(row["click_share"])) == (
+            period_end,
+            8,
+            "0.080000",
+        )
+    assert not landing.value("select to_regnamespace('model_without_a_folder') is not null")
+    assert landing.value("select obj_description('sqp.weekly_summary'::regclass)").startswith(
+        "One row per account"
+    )
+
+
+def test_a_failing_test_is_recorded_word_for_word(landing: Landing, dbt: Dbt) -> None:
+    dbt.run()
+    said = 'it\'s {{ 1 / 0 }} %s \\u0000 "é" \\ $$; drop table sqp.slice_builds; --'
+    landing.connection.execute(
+        "create function public.says() returns bytea language plpgsql as $body$"
+        f" begin raise exception using message = {psycopg.sql.Literal(said).as_string()};"
+        " end $body$"
+    )
+    landing.connection.execute("drop view if exists staging.stg_landing__sqp_brand cascade")
+    landing.connection.execute(
+        "create view staging.stg_landing__sqp_brand as select public.says() as query_digest"
+    )
+    assert not dbt.invoke("test", "--select", "stg_landing__sqp_brand").success
+    (check,) = rows_of(landing, "sqp.data_quality_checks")
+    assert check["check_status"] == "failed"
+    assert said in check["check_message"]
+    assert check["target_value"] is None
+    assert check["sync_log_id"] is None
+
+
+def test_nothing_is_recorded_by_commands_that_test_nothing(landing: Landing, dbt: Dbt) -> None:
+    dbt.run()
+    dbt("compile")
+    dbt("docs", "generate")
+    assert rows_of(landing, "sqp.data_quality_checks") == []
+
+
+def test_freshness_and_sync_status(landing: Landing, dbt: Dbt) -> None:
+    dbt("run")
+    freshness = rows_of(landing, "sqp.data_freshness")
+    assert {row["table_name"] for row in freshness} == set(SUMMARIES)
+    assert all(row["is_stale"] and row["days_old"] is None for row in freshness)
+    status = {row["sync_type"]: row for row in rows_of(landing, "sqp.sync_status")}
+    assert set(status) == {"weekly", "monthly", "quarterly"}
+    assert all(row["is_due"] and row["last_attempt_at"] is None for row in status.values())
+
+    today = datetime.now(UTC).date()
+    sunday = today - timedelta(days=(today.weekday() + 1) % 7 + 21)
+    landing.deliver(week(sunday, RED), [query("red shoe")])
+    landing.connection.execute(
+        "update sqp.sync_log set sync_status = 'completed', slices_changed = 1,"
+        " started_at = now() - interval '3 hours', completed_at = now() - interval '2 hours'"
+    )
+    failed = landing.start_load()
+    landing.connection.execute(
+        "update sqp.sync_log set sync_status = 'failed', completed_at = now(),"
+        " error_message = 'gone' where id = %s",
+        [failed],
+    )
+    dbt.run()
+
+    freshness = {row["table_name"]: row for row in rows_of(landing, "sqp.data_freshness")}
+    weekly = freshness["weekly_summary"]
+    assert weekly["latest_period"] == sunday + timedelta(days=6)
+    assert weekly["days_old"] == (today - weekly["latest_period"]).days
+    assert weekly["is_stale"] == (weekly["days_old"] > 14)
+    assert not freshness["monthly_summary"]["is_stale"]
+    assert not freshness["quarterly_summary"]["is_stale"]
+    weekly = {row["sync_type"]: row for row in rows_of(landing, "sqp.sync_status")}["weekly"]
+    assert (weekly["last_sync_log_id"], weekly["last_attempt_status"]) == (failed, "failed")
+    assert weekly["last_attempt_error"] == "gone"
+    assert not weekly["is_due"], "the success two hours ago still counts"
+    assert weekly["next_sync_due"] - weekly["last_success_at"] == timedelta(days=1)
+    assert weekly["last_change_at"] == weekly["last_success_at"] < weekly["last_attempt_at"]
+
+
+def test_quality_verdicts_say_what_newly_fails(landing: Landing, dbt: Dbt) -> None:
+    dbt("run", "--select", "quality_verdicts")
+
+    def check(name: str, *statuses: str) -> None:
+        run = landing.start_load()
+        for status in statuses:
+            landing.connection.execute(
+                "insert into sqp.data_quality_checks (sync_log_id, check_type, check_name,"
+                " check_status) values (%s, 'range', %s, %s)",
+                [run, name, status],
+            )
+
+    check("newly", "passed", "warning")
+    check("newly", "passed", "failed")
+    check("still", "failed")
+    check("still", "failed", "passed")
+    check("fixed", "failed")
+    check("fixed", "passed")
+    check("first", "failed")
+    verdicts = {row["check_name"]: row for row in rows_of(landing, "sqp.quality_verdicts")}
+    assert {
+        name: (row["previous_verdict"], row["verdict"], row["is_newly_failing"])
+        for name, row in verdicts.items()
+    } == {
+        "newly": ("warning", "failed", True),
+        "still": ("failed", "failed", False),
+        "fixed": ("failed", "passed", False),
+        "first": (None, "failed", True),
+    }
+    assert (verdicts["still"]["results"], verdicts["still"]["failed_results"]) == (2, 1)
+
+
+def test_everything_is_described(landing: Landing, dbt: Dbt) -> None:
+    dbt("parse")
+    manifest = json.loads((dbt.folder / "manifest.json").read_text())
+    ours = [
+        *(
+            node
+            for node in manifest["nodes"].values()
+            if node["resource_type"] in ("model", "seed")
+        ),
+        *manifest["sources"].values(),
+    ]
+    silent = [node["name"] for node in ours if not node["description"]]
+    silent += [
+        f"{node['name']}.{name}"
+        for node in ours
+        for name, column in node["columns"].items()
+        if not column["description"]
+    ]
+    for macro in manifest["macros"].values():
+        if macro["package_name"] == "warehouse":
+            signature = re.search(r"{% macro \w+\((.*?)\)", macro["macro_sql"])
+            named = signature[1].split(",") if signature and signature[1] else []
+            arguments = [name.split("=")[0].strip() for name in named]
+            described = [each["name"] for each in macro["arguments"] if each["description"]]
+            silent += [macro["name"]] if not macro["description"] else []
+            silent += [f"{macro['name']}({name})" for name in arguments if name not in described]
+    assert not silent
+
+    dbt("run")
+    for node in ours:
+        columns = {
+            row["attname"]
+            for row in rows_of(
+                landing,
+                f"pg_attribute where attrelid = to_regclass('{node['schema']}.{node['name']}')"
+                " and attnum > 0 and not attisdropped",
+                "attname",
+            )
+        }
+        if columns:
+            assert columns == set(node["columns"]), node["name"]
