@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
 from decimal import Decimal
 from itertools import groupby
 from typing import Any, Literal
@@ -18,38 +18,9 @@ from great_expectations.compatibility.pydantic import PrivateAttr
 from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 from psycopg import sql
 
+from expectations.batches import Batch
 from expectations.thresholds import MAX_LISTED_SLICES, MAX_NAMED_SLICES
 from flows.errors import WarehouseError
-
-NAMES = ("slice_id", "label")
-"""Columns of a frame that say what a row is about; the others are measures."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One frame to validate, and what its results are to be recorded with.
-
-    Attributes:
-        frame: one row per thing checked, with a `label` that people know it by, and a `slice_id`
-            where the things are slices in landing.
-        noun: what a row of the frame is: "slice", "column".
-        sync_log_id: the run that the results belong to.
-        table_name: the table that they speak of.
-        query: the query behind some of the frame's measures.
-        metadata: what is kept with every result, such as the period type.
-    """
-
-    frame: pd.DataFrame
-    noun: str
-    sync_log_id: int
-    table_name: str
-    query: Callable[[Sequence[str]], sql.Composable]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def index_columns(self) -> list[str]:
-        """The columns by which failing rows are told."""
-        return [name for name in NAMES if name in self.frame]
 
 
 @dataclass(frozen=True)
@@ -160,6 +131,13 @@ class Outcome:
                 _why(result.exception_info),
                 "correct it in expectations/suites.py, or its measure in expectations/profile.py",
             )
+        failing = [] if result.success else result.result.get("unexpected_index_list")
+        if failing is None or not (result.success or failing):
+            raise WarehouseError(
+                f"the expectation {config.meta['check_name']} fails for no row in particular",
+                f"{config.type} judges a column as a whole",
+                "use an expectation on each value of a column in expectations/suites.py",
+            )
         nulls_fail = config.type == "expect_column_values_to_not_be_null"
         return cls(
             severity=str(config.severity.value if config.severity else "critical"),
@@ -172,7 +150,7 @@ class Outcome:
             ],
             checked=result.result["element_count"],
             without_value=0 if nulls_fail else result.result.get("missing_count") or 0,
-            failing=[] if result.success else result.result["unexpected_index_list"],
+            failing=failing,
         )
 
     def found(self, failing: Mapping[str, Any]) -> str:
@@ -214,7 +192,7 @@ def _judge_check(levels: list[Outcome], batch: Batch) -> Recorded:
         "failed" if critical else "warning" if failing else "passed"
     )
     held = {
-        failed["slice_id"]: f"{level.description} ({level.found(failed)})"
+        int(failed["slice_id"]): f"{level.description} ({level.found(failed)})"
         for level in critical
         for failed in level.failing
         if "slice_id" in failed

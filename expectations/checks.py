@@ -6,7 +6,7 @@ Great Expectations costs seconds to import: it is imported only where there is s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,12 +17,12 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import Composed
 
+from expectations.batches import Batch
 from flows.settings import Connection
 from flows.sources.deliveries import PeriodType, ReportView
 
 if TYPE_CHECKING:
-    from expectations.actions import Batch, Recorded
-    from expectations.reconciliation import Pair
+    from expectations.actions import Recorded
 
 
 @dataclass(frozen=True)
@@ -110,22 +110,19 @@ def reconcile(
     if not log_ids:
         return CheckSummary()
     with _session(connection) as session:
-        if not _has_touched_anything(session, log_ids.values()):
+        summaries = list(_comparison_batches(session, log_ids, tables))
+        landings = list(_log_batches(session, log_ids))
+        if not (summaries or landings):
             return CheckSummary()
 
         from expectations.context import run_suite
-        from expectations.reconciliation import PAIRS
         from expectations.suites import landed_against_log, summary_against_source
 
-        pairs = [pair for name, pair in PAIRS.items() if tables is None or name in tables]
-        summaries = _comparison_batches(session, pairs, log_ids)
-        return _summary(
-            [
-                *run_suite(summary_against_source(), summaries, session),
-                *run_suite(landed_against_log(), _log_batches(session, log_ids), session),
-            ],
-            held={},
-        )
+        recorded = [
+            *run_suite(summary_against_source(), summaries, session),
+            *run_suite(landed_against_log(), landings, session),
+        ]
+        return _summary(recorded, held={})
 
 
 @contextmanager
@@ -155,7 +152,6 @@ def _waiting(session: psycopg.Connection[Any], log_ids: Mapping[str, int]) -> li
 
 
 def _columns_batch(session: psycopg.Connection[Any], waiting: _Waiting) -> Batch:
-    from expectations.actions import Batch
     from expectations.profile import columns_query, read_columns
 
     return Batch(
@@ -171,7 +167,6 @@ def _columns_batch(session: psycopg.Connection[Any], waiting: _Waiting) -> Batch
 def _slices_batches(
     session: psycopg.Connection[Any], waiting: Sequence[_Waiting]
 ) -> Iterator[Batch]:
-    from expectations.actions import Batch
     from expectations.profile import of_loads, profile_query, read_profile
 
     profiles = {view: read_profile(session, view) for view in {each.view for each in waiting}}
@@ -189,44 +184,14 @@ def _slices_batches(
         )
 
 
-def _has_touched_anything(session: psycopg.Connection[Any], log_ids: Iterable[int]) -> bool:
-    """Whether these runs changed a slice, by their logs or by the register, or a summary was
-    rebuilt since they began."""
-    row = session.execute(
-        """
-        select
-            exists (
-                select from sqp.sync_log
-                where id = any(%(ids)s) and records_inserted + records_updated > 0
-            )
-            or exists (select from landing.sqp_slices where load_id = any(%(ids)s))
-            or exists (
-                select from landing.sqp_slices
-                where accepted_at >= (
-                    select min(started_at) from sqp.sync_log where id = any(%(ids)s)
-                )
-            )
-            or exists (
-                select from sqp.slice_builds
-                where built_at >= (
-                    select min(started_at) from sqp.sync_log where id = any(%(ids)s)
-                )
-            )
-        """,
-        {"ids": list(log_ids)},
-    ).fetchone()
-    return row is not None and bool(row[0])
-
-
 def _comparison_batches(
-    session: psycopg.Connection[Any], pairs: Sequence[Pair], log_ids: Mapping[str, int]
+    session: psycopg.Connection[Any], log_ids: Mapping[str, int], tables: Sequence[str] | None
 ) -> Iterator[Batch]:
     """The summaries are made of weeks: their results belong to the weekly run, if there is one."""
-    from expectations.actions import Batch
-    from expectations.reconciliation import query_behind, read_comparison
+    from expectations.reconciliation import PAIRS, query_behind, read_comparison
 
     loads = list(log_ids.values())
-    for pair in pairs:
+    for pair in [PAIRS[name] for name in (PAIRS if tables is None else tables)]:
         frame = read_comparison(session, pair, loads)
         if frame.empty:
             continue
@@ -241,7 +206,6 @@ def _comparison_batches(
 
 
 def _log_batches(session: psycopg.Connection[Any], log_ids: Mapping[str, int]) -> Iterator[Batch]:
-    from expectations.actions import Batch
     from expectations.reconciliation import landed_counts_query, read_landed_counts
 
     for period_type, log_id in log_ids.items():

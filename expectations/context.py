@@ -13,7 +13,8 @@ import great_expectations as gx
 import psycopg
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
-from expectations.actions import Batch, RecordChecks, Recorded
+from expectations.actions import RecordChecks, Recorded
+from expectations.batches import Batch
 
 
 def run_suite(

@@ -4,7 +4,8 @@ To add an expectation on what landed:
 
 1. Find its measure in `profile.py` (`smallest_price`, `rows_found` …), or add one there: a name
    and the SQL that computes it, one number per slice.
-2. Add one expectation to `landed_slices()`: any Great Expectations class, on the measure's name.
+2. Add one expectation on the measure's name to `landed_slices()`: any that Great Expectations
+   judges value by value, so that it says which slices fail.
    A failing `severity=CRITICAL` holds the slice back; `severity=WARNING` only says so.
    `description` is the sentence that people read; `meta=recorded(…)` says how the result is kept
    in `sqp.data_quality_checks`. A number that decides belongs into `thresholds.py`.

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from flows.sources.deliveries import ParsedBatch, RejectedRow, RejectReason
-from flows.sources.files import open_utf8, reading, unreadable
+from flows.sources.files import has_marks, open_utf8, reading, unmarked, unreadable
 from flows.sources.normalise import payload
 from flows.sources.row_rules import Cells, Terms, judge
 
@@ -47,7 +47,7 @@ def head_lines(head: bytes) -> list[HeadLine]:
     for number, found in enumerate(_LINE.finditer(head), start=1):
         if len(lines) == HEAD_LINES or found.start() == len(head):
             break
-        text = found[1].decode("utf-8", "surrogateescape")
+        text = unmarked(found[1]).decode("utf-8", "surrogateescape")
         if text.strip(DELIMITERS + ' "'):
             lines.append(HeadLine(text, number, found.end()))
     return lines
@@ -119,7 +119,7 @@ class CellBatch(NamedTuple):
 def stream_cells(
     stream: BinaryIO, layout: CsvLayout, name: str, batch_rows: int
 ) -> Iterator[CellBatch]:
-    """The rows of a file from where the stream stands (`layout.rows_start`).
+    """The rows of a file from where the stream stands: `layout.rows_start`, with marks.
 
     Rows without any cell are blank lines and are left out. Raises `UnreadableDelivery` where a
     quotation mark is opened and never closed: nobody can say which rows it swallowed.
@@ -150,7 +150,8 @@ def stream_cells(
     with reader:
         for block in reader:
             for start in range(0, block.num_rows, batch_rows):
-                yield _without_blank_rows(lines.number(block.slice(start, batch_rows)))
+                cells = _unmarked(block.slice(start, batch_rows))
+                yield _without_blank_rows(lines.number(cells))
     trailing = lines.number(pa.RecordBatch.from_pylist([], reader.schema), to_the_end=True)
     if counted.quotes % 2 and lines.last_spans_lines:
         raise unreadable(
@@ -168,7 +169,7 @@ def judge_csv(
     """The rows of a CSV file, judged; a comma before decimals is read where `;` parts cells."""
     name = terms.source_file
     terms = replace(terms, notation=replace(terms.notation, decimal_comma=layout.delimiter == ";"))
-    with reading(name), open_utf8(path, layout.encoding) as stream:
+    with reading(name), open_utf8(path, layout.encoding, marks=True) as stream:
         stream.read(layout.rows_start)
         for batch in stream_cells(stream, layout, name, batch_rows):
             judged = judge(
@@ -193,6 +194,16 @@ def judge_csv(
                 for ragged in batch.ragged
             ]
             yield ParsedBatch(judged.rows, sorted(rejected, key=lambda row: row.line))
+
+
+def _unmarked(cells: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [
+        pa.array([cell and unmarked(cell) for cell in column.to_pylist()], pa.binary())
+        if has_marks(payload(column).tobytes())
+        else column
+        for column in cells.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=cells.schema)
 
 
 def _without_blank_rows(batch: CellBatch) -> CellBatch:
@@ -243,7 +254,8 @@ class _LineNumbers:
 
     def note_ragged(self, row: pyarrow.csv.InvalidRow) -> str:
         """Remember a ragged row; called by Arrow ahead of the batch that it belongs to."""
-        self._ragged[row.number] = (row.text, row.actual_columns)
+        text = unmarked(row.text.encode()).decode("utf-8", "surrogateescape")
+        self._ragged[row.number] = (text, row.actual_columns)
         return "skip"
 
     def number(self, cells: pa.RecordBatch, *, to_the_end: bool = False) -> CellBatch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,12 +67,13 @@ def open_unzipped(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def open_utf8(path: Path, encoding: str = "utf-8") -> Iterator[BinaryIO]:
+def open_utf8(path: Path, encoding: str = "utf-8", *, marks: bool = False) -> Iterator[BinaryIO]:
     """The file's text as UTF-8 bytes without byte-order mark.
 
     A byte-order mark says the encoding; without one it is `encoding`. Bytes that are wrong in
-    UTF-8, and lone surrogates, are handed on as they are: what to do about them is decided for
-    each row.
+    UTF-8, and lone surrogates, are handed on: what to do about them is decided for each row.
+    With `marks`, for readers that stop at wrong bytes, each wrong byte is handed on as a
+    character of its own until `unmarked` gives it back.
     """
     with open_unzipped(path) as source:
         start = source.read(3)
@@ -79,24 +81,21 @@ def open_utf8(path: Path, encoding: str = "utf-8") -> Iterator[BinaryIO]:
             if start.startswith(bom):
                 start, encoding = start[len(bom) :], marked
                 break
-        yield cast("BinaryIO", io.BufferedReader(_Utf8(start, source, encoding), _CHUNK))
+        yield cast("BinaryIO", io.BufferedReader(_Utf8(start, source, encoding, marks), _CHUNK))
 
 
 class _Utf8(io.RawIOBase):
     """Text in any encoding, read as UTF-8."""
 
-    def __init__(self, start: bytes, source: BinaryIO, encoding: str) -> None:
+    def __init__(self, start: bytes, source: BinaryIO, encoding: str, marks: bool) -> None:
         self._pending = start
         self._source = source
         self._left = b""
         self._ended = False
-        self._decoder = (
-            None
-            if encoding == "utf-8"
-            else codecs.getincrementaldecoder(encoding)(
-                "surrogatepass" if encoding.startswith("utf-16") else "strict"
-            )
-        )
+        on_error = {"utf-8": "sqp-mark", "cp1252": "strict"}.get(encoding, "surrogatepass")
+        self._decode = codecs.getincrementaldecoder(encoding)(on_error).decode
+        self._passes = encoding == "utf-8" and not marks
+        self._on_surrogate = "sqp-mark" if marks else "surrogatepass"
 
     def readable(self) -> bool:
         return True
@@ -113,9 +112,40 @@ class _Utf8(io.RawIOBase):
         return count
 
     def _as_utf8(self, chunk: bytes) -> bytes:
-        if self._decoder is None:
+        if self._passes:
             return chunk
-        return self._decoder.decode(chunk, final=not chunk).encode("utf-8", "surrogatepass")
+        return self._decode(chunk, final=not chunk).encode("utf-8", self._on_surrogate)
+
+
+_MARKED = 0x10FF00
+_MARK = re.compile(b"\xf4\x8f[\xbe\xbf][\x80-\xbf]")
+
+
+def _mark(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What stands for wrong bytes: characters at the end of the private use area."""
+    if isinstance(error, UnicodeDecodeError):
+        return _marks(error.object[error.start : error.end]), error.end
+    if isinstance(error, UnicodeEncodeError):
+        wrong = error.object[error.start : error.end].encode("utf-8", "surrogatepass")
+        return _marks(wrong).encode(), error.end
+    raise error
+
+
+def _marks(wrong: bytes) -> str:
+    return "".join(chr(_MARKED + byte) for byte in wrong)
+
+
+codecs.register_error("sqp-mark", _mark)
+
+
+def unmarked(text: bytes) -> bytes:
+    """Text from a stream with marks, with the wrong bytes that were in it."""
+    return _MARK.sub(lambda mark: bytes([ord(mark[0].decode()) - _MARKED]), text)
+
+
+def has_marks(text: bytes) -> bool:
+    """Whether `unmarked` would change a text."""
+    return _MARK.search(text) is not None
 
 
 def is_western(path: Path) -> bool:

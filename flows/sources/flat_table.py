@@ -162,7 +162,7 @@ def _is_any_text(delivered: pa.DataType) -> bool:
 
 def read_layout(path: Path, name: str) -> CsvLayout:
     """The columns of a flat CSV and where its rows start."""
-    with reading(name), open_utf8(path) as stream:
+    with reading(name), open_utf8(path, marks=True) as stream:
         lines = head_lines(stream.read(HEAD_BYTES))
     if not lines:
         raise unreadable(name, "it is empty")
@@ -193,7 +193,9 @@ def read_flat_parquet(path: Path, terms: Terms, batch_rows: int) -> Iterator[Par
         fields = fields_of(names, name)
         headings = {field: names[index] for field, index in fields.items()}
         row = 1
-        for batch in file.iter_batches(batch_rows, columns=list(headings.values()), use_threads=False):
+        for batch in file.iter_batches(
+            batch_rows, columns=list(headings.values()), use_threads=False
+        ):
             columns = {field: _plain(batch.column(heading)) for field, heading in headings.items()}
             yield judge(
                 Cells(

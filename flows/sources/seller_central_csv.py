@@ -152,7 +152,7 @@ def read_report(path: Path, name: str) -> Report:
     """Read the head of a download; raises `UnreadableDelivery` where it does not say enough."""
     with reading(name):
         encoding = "cp1252" if is_western(path) else "utf-8"
-        with open_utf8(path, encoding) as stream:
+        with open_utf8(path, encoding, marks=True) as stream:
             lines = head_lines(stream.read(HEAD_BYTES))
     settings = lines[0].text.replace('""', '"')
     if not _ANY_SETTING.search(settings):
@@ -275,7 +275,7 @@ def _period_of_rows(
     """The period from the first Reporting Date that ends one, for a first line without dates."""
     column = layout.fields.get("reporting_date")
     if column is not None:
-        with reading(name), open_utf8(path, layout.encoding) as stream:
+        with reading(name), open_utf8(path, layout.encoding, marks=True) as stream:
             stream.read(layout.rows_start)
             for batch in stream_cells(stream, layout, name, batch_rows=1000):
                 for cell in batch.cells.column(column).drop_null().unique().to_pylist():

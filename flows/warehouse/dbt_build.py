@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ def build(selector: str, *, sync_log_id: int | None = None) -> BuildSummary:
     from dbt.cli.main import dbtRunner
 
     os.environ.update(get_settings().dbt_environment())
+    os.environ["WAREHOUSE_SYNC_LOG_ID"] = str(sync_log_id or "")
     outcome = dbtRunner().invoke(
         [
             "build",
@@ -44,8 +44,6 @@ def build(selector: str, *, sync_log_id: int | None = None) -> BuildSummary:
             str(PROJECT_ROOT),
             "--selector",
             selector,
-            "--vars",
-            json.dumps({"sync_log_id": sync_log_id}),
             "--log-level",
             "none",
             "--no-use-colors",

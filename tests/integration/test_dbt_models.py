@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +19,11 @@ import pytest
 from dbt.cli.main import dbtRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from flows.settings import PROJECT_ROOT, Connection
+from tests.conftest import drop_database, execute, use_database
 from tests.integration.landing_rows import (
     UK,
     US,
@@ -72,6 +76,22 @@ class Dbt:
     def run(self, *flags: str) -> None:
         """The summaries and what is upstream of them."""
         self("run", *MODELS, *flags)
+
+
+@pytest.fixture
+def database(
+    server: Connection, template: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Connection]:
+    """A migrated, empty database of the same name for each test.
+
+    The name is part of what dbt has parsed: with another one it would parse the project again.
+    """
+    connection = server.model_copy(update={"database": f"wh_dbt_{os.getpid()}"})
+    name, source = sql.Identifier(connection.database), sql.Identifier(template)
+    execute(server, sql.SQL("create database {} template {}").format(name, source))
+    use_database(monkeypatch, connection)
+    yield connection
+    drop_database(server, connection.database)
 
 
 @pytest.fixture(scope="session")
@@ -264,7 +284,7 @@ def shape(landing: Landing) -> dict[str, Any]:
     """The tables' identity, kind, partitions, indexes, constraints and grants."""
     tables = rows_of(
         landing,
-        "pg_class where relnamespace = 'sqp'::regnamespace and relname ~ '^(week|month|quarter).*ly_summary'",
+        "pg_class where relnamespace = 'sqp'::regnamespace and relname like '%ly_summary%'",
         "oid, relname, relkind, relispartition, relacl::text, relnatts",
     )
     kinds = {row["relname"]: row["relkind"] for row in tables if not row["relispartition"]}
@@ -343,16 +363,16 @@ def test_two_runs_at_once_end_in_one_truth(landing: Landing, dbt: Dbt, tmp_path:
     for start in weeks:
         landing.deliver(week(start, RED), [query("red shoe", own_clicks=1), query("new shoe")])
 
-    command = [sys.executable, "-m", "dbt.cli.main"]
+    others = [Dbt(shutil.copytree(dbt.folder, tmp_path / name)) for name in ("one", "two")]
     runs = [
         subprocess.Popen(
-            [*command, *Dbt(tmp_path / str(number)).arguments("run", *MODELS)],
+            [sys.executable, "-m", "dbt.cli.main", *other.arguments("run", *MODELS)],
             cwd=PROJECT_ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for number in range(2)
+        for other in others
     ]
     said = [run.communicate()[0] for run in runs]
     assert any(run.returncode == 0 for run in runs), said
@@ -419,14 +439,17 @@ def test_any_sequence_of_deliveries_gives_what_the_last_ones_say(
         assert_summaries_are_exact(landing)
 
 
-def test_a_whole_build_passes_and_its_test_results_are_rows(landing: Landing, dbt: Dbt) -> None:
+def test_a_whole_build_passes_and_its_test_results_are_rows(
+    landing: Landing, dbt: Dbt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     landing.deliver(week(JANUARY_5, RED), [query("red shoe", own_purchases=12, purchases=40)])
     landing.deliver(SliceOf("acme", US, "MONTH", date(2025, 1, 1), RED), [query("red shoe")])
     landing.deliver(SliceOf("acme", US, "QUARTER", date(2025, 1, 1), RED), [query("red shoe")])
     landing.deliver(SliceOf("acme", US, "WEEK", JANUARY_5, "Shoes", "brand"), [query("red shoe")])
     sync_log_id = landing.start_load()
 
-    results = dbt("build", "--vars", json.dumps({"sync_log_id": sync_log_id}))
+    monkeypatch.setenv("WAREHOUSE_SYNC_LOG_ID", str(sync_log_id))
+    results = dbt("build")
 
     tests = {each.node.name: each for each in results if each.node.resource_type.endswith("test")}
     checks = {row["check_name"]: row for row in rows_of(landing, "sqp.data_quality_checks")}
@@ -466,7 +489,7 @@ def test_a_failing_test_is_recorded_word_for_word(landing: Landing, dbt: Dbt) ->
     said = 'it\'s {{ 1 / 0 }} %s \\u0000 "é" \\ $$; drop table sqp.slice_builds; --'
     landing.connection.execute(
         "create function public.says() returns bytea language plpgsql as $body$"
-        f" begin raise exception using message = {psycopg.sql.Literal(said).as_string()};"
+        f" begin raise exception using message = {sql.Literal(said).as_string()};"
         " end $body$"
     )
     landing.connection.execute("drop view if exists staging.stg_landing__sqp_brand cascade")

@@ -279,6 +279,15 @@ def test_with_pghost_nothing_is_started_or_stopped(database, tmp_path, run_cli):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_with_pghost_our_own_running_server_is_left_alone(own_home, monkeypatch):
+    ours = ensure_server(get_settings())
+    monkeypatch.setenv("PGHOST", "127.0.0.1")
+    get_settings.cache_clear()
+    assert stop_server(get_settings()) is False
+    delete_server(get_settings())
+    assert query(ours, "select 1") == [(1,)]
+
+
 def test_pghost_in_the_env_file_counts_too(own_home, run_cli):
     (own_home.parent / ".env").write_text("PGHOST=127.0.0.1\nPGPORT=1\nPGUSER=a\n")
     up = run_cli("up")

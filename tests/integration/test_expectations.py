@@ -479,25 +479,55 @@ def test_a_column_that_nobody_fills_only_warns(warehouse: Warehouse) -> None:
     assert warehouse.verdicts() == {"landing.sqp_asin columns_known": "warning"}
 
 
-def test_an_expectation_that_cannot_be_evaluated_is_an_error_and_no_verdict(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        (
+            "ExpectColumnValuesToBeBetween",
+            {"column": "no_such_measure", "max_value": 0},
+            r"mistaken could not be evaluated.*no_such_measure",
+        ),
+        (
+            "ExpectColumnMaxToBeBetween",
+            {"column": "row_count", "max_value": 0},
+            r"mistaken could not be evaluated",
+        ),
+        (
+            "ExpectColumnValuesToBeUnique",
+            {"column": "row_count"},
+            None,
+        ),
+    ],
+)
+def test_an_expectation_that_names_no_slices_is_an_error_and_no_verdict(
+    warehouse: Warehouse,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    options: dict[str, Any],
+    complaint: str | None,
 ) -> None:
+    import great_expectations.expectations as gxe
     from great_expectations.core import ExpectationSuite
-    from great_expectations.expectations.core import ExpectColumnValuesToBeBetween
 
     from expectations import suites
 
-    mistaken = ExpectColumnValuesToBeBetween(
-        column="no_such_measure", max_value=0, meta=suites.recorded("range", "mistaken")
-    )
+    mistaken = getattr(gxe, name)(meta=suites.recorded("range", "mistaken"), **options)
     monkeypatch.setattr(
         suites, "landed_slices", lambda: ExpectationSuite("mistaken", expectations=[mistaken])
     )
-    warehouse.land()
+    slices = {warehouse.land(), warehouse.land()}
 
-    with pytest.raises(WarehouseError, match=r"mistaken could not be evaluated.*no_such_measure"):
+    if complaint is None:
+        assert set(warehouse.check().held) == slices
+        return
+    with pytest.raises(WarehouseError, match=complaint):
         warehouse.check()
     assert warehouse.checks() == []
+
+
+def test_a_summary_that_does_not_exist_is_no_green_result(built: Warehouse) -> None:
+    with pytest.raises(KeyError, match="weekly_sumary"):
+        built.reconcile(tables=["weekly_sumary"])
 
 
 CHECK_IN_A_CAGE = """
@@ -576,6 +606,8 @@ def test_no_network_no_files_no_secrets_and_no_queries(
 def test_nothing_to_check_writes_nothing_and_imports_nothing(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
+    warehouse.build_summaries()
+
     said = in_a_cage(warehouse.where, tmp_path)
 
     assert said.count("CheckSummary(passed=0, warnings=0, failed=0, held={})") == 2

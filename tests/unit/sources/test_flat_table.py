@@ -105,8 +105,10 @@ def test_names_in_any_order_and_spelling_besides_others(path, rename):
     assert in_parquet["own_click_count"].to_pylist() == [25]
     lines = flat_csv([a_row(**FULL)]).splitlines()
     save(path, f"{rename(lines[0])},Extra Column,\n{lines[1]},x,\n")
-    assert read_all(path).rows.drop_columns(["source_line"]).equals(
-        in_parquet.drop_columns(["source_line"])
+    assert (
+        read_all(path)
+        .rows.drop_columns(["source_line"])
+        .equals(in_parquet.drop_columns(["source_line"]))
     )
 
 

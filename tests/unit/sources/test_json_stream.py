@@ -78,7 +78,7 @@ def test_a_cut_document_is_broken(rows, data):
         '{"rows": []}{}',
         '{"rows": [], "rows": []}',
         '{"a": 1, "a": 1, "rows": []}',
-        '{rows: []}',
+        "{rows: []}",
         '{"rows" []}',
         '{"rows": [{"a": tru}]}',
         '{"rows": [' + "[" * 100_000,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from decimal import Decimal
+from itertools import pairwise
 
 import pyarrow as pa
 import pytest
@@ -39,7 +40,7 @@ def test_a_key_is_lower_case_nfc_without_needless_space(text):
     key = normalise_query(text)
     assert unicodedata.is_normalized("NFC", key)
     assert key == key.strip()
-    assert not any(a.isspace() and b.isspace() for a, b in zip(key, key[1:], strict=False))
+    assert not any(a.isspace() and b.isspace() for a, b in pairwise(key))
     assert key == unicodedata.normalize("NFC", key.lower())
 
 
@@ -225,7 +226,5 @@ def test_a_column_is_cast_as_its_cells_are(cells):
     each = [to_counts(pa.array([cell]), PERCENT) for cell in cells]
     assert faults(whole) == {row: faults(one)[0] for row, one in enumerate(each) if faults(one)}
     assert [
-        value
-        for row, value in enumerate(whole.values.to_pylist())
-        if row not in faults(whole)
+        value for row, value in enumerate(whole.values.to_pylist()) if row not in faults(whole)
     ] == [one.values[0].as_py() for one in each if not faults(one)]

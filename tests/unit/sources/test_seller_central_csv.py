@@ -36,9 +36,7 @@ def path(tmp_path):
     return tmp_path / "download.csv"
 
 
-@pytest.mark.parametrize(
-    ("view", "subject"), [("ASIN", ASIN), ("Brand", "Example Brand")]
-)
+@pytest.mark.parametrize(("view", "subject"), [("ASIN", ASIN), ("Brand", "Example Brand")])
 def test_both_views_as_downloaded(view, subject):
     name = f"US_Search_Query_Performance_{view}_View_Comprehensive_Week_2026_11_07.csv"
     delivery = find_one(FIXTURES / name, marketplace=None)
@@ -81,7 +79,7 @@ FIRST_LINES = {
     "older key": metadata(quoted=False).replace("ASIN or Product=", "ASIN="),
     "with spaces": metadata(quoted=False).replace("=[", " = [ ").replace("],", " ] ,"),
     "small letters": metadata(quoted=False).replace("Select week", "select Week"),
-    "no trailing year": metadata().replace(" 2026\"\"]", "\"\"]"),
+    "no trailing year": metadata().replace(' 2026""]', '""]'),
     "brand besides": 'Brand=["X"],' + metadata(quoted=False),
 }
 
@@ -310,6 +308,20 @@ def test_a_ragged_row_is_refused_with_its_text(path, cells):
     assert (row.reason_code, row.line) == (RejectReason.MALFORMED, 4)
     assert json.loads(row.delivered_text) == ",".join(ragged)
     assert read_all(path).rows["source_line"].to_pylist() == [3, 5, 7]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_damaged_text_in_a_ragged_row_or_the_header_moves_nothing(path, encoding):
+    rows = [header(), csv_cells(a_row("größe")), ["x", "LONE"], csv_cells(a_row("LONE"))]
+    text = f"{metadata()}\n{written_csv([[*row, 'LONE'] for row in rows])}"
+    save(path, text.replace("LONE", "a\ud800").encode(encoding, "surrogatepass"))
+    parsed = read_all(path)
+    assert parsed.rows["search_query"].to_pylist() == ["größe"]
+    assert [(row.line, row.reason_code) for row in parsed.rejected] == [
+        (4, RejectReason.MALFORMED),
+        (5, RejectReason.BAD_TEXT),
+    ]
+    assert json.loads(parsed.rejected[0].delivered_text).startswith("x,a\udced")
 
 
 def test_lines_are_the_files_lines(path):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from flows.errors import UnreadableDelivery
 from flows.settings import PROJECT_ROOT
@@ -313,13 +314,11 @@ def rejected_one(path: Path, good: int = 0) -> RejectedRow:
 
 def why(path: Path, marketplace: str | None = "US") -> str:
     """Why a file is unreadable: the whole error; fails where it is readable."""
-    try:
-        parsed = read_all(path, marketplace)
-    except UnreadableDelivery as error:
-        assert error.what
-        assert error.next_step
-        return str(error)
-    raise AssertionError(f"{path} was read: {parsed}")
+    with pytest.raises(UnreadableDelivery) as caught:
+        read_all(path, marketplace)
+    assert caught.value.what
+    assert caught.value.next_step
+    return str(caught.value)
 
 
 def delivered_at(path: Path) -> datetime:
