@@ -39,11 +39,11 @@ up: $(INSTALLED) ## start the database and migrate it
 down: $(INSTALLED) ## stop the database
 	@$(BIN)/warehouse down
 
-lint: $(INSTALLED) ## check style, types and SQL, and parse the models for both engines
+lint: up ## check style, types and SQL (which dbt compiles), parse the models for both engines
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project
+	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project/models dbt_project/data_tests
 	$(DBT) --quiet --warn-error parse $(DBT_PROJECT) --target dev
 	$(DBT) --quiet --warn-error parse $(DBT_PROJECT) --target bigquery
 

@@ -1,4 +1,4 @@
-"""Parse and land one file in a process of its own; prints seconds, counts and peak memory as JSON."""
+"""Parse and land one file in a process of its own; prints seconds, counts, peak memory as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flows.warehouse.spool import Spool
 
 
 def main(path: str) -> None:
-    """Do what the steps find, parse and land of a sync do, and bring the slices into force."""
+    """Do what the steps find, parse, land and accept of a sync do."""
     started = time.perf_counter()
     with leased_run() as run, tempfile.TemporaryDirectory() as folder:
         deliveries, unreadable = find_deliveries([path], marketplace="US", account="bench")
@@ -31,8 +31,8 @@ def main(path: str) -> None:
                 landing.refuse(number, batch.rejected)
         parsed = time.perf_counter()
         landing.land(set())
-        landed = time.perf_counter()
         accept_and_hold(run.connection, {})
+        landed = time.perf_counter()
         run.complete()
     print(
         json.dumps(

@@ -27,7 +27,7 @@ from flows.errors import WarehouseError
 class CheckRow:
     """One row of `sqp.data_quality_checks`, its fields named as the columns."""
 
-    sync_log_id: int
+    sync_log_id: int | None
     check_type: str
     check_name: str
     check_status: Literal["passed", "failed", "warning"]
@@ -128,15 +128,8 @@ class Outcome:
         if "element_count" not in result.result:
             raise WarehouseError(
                 f"the expectation {config.meta['check_name']} could not be evaluated",
-                _why(result.exception_info),
+                _why(result.exception_info, config.type),
                 "correct it in expectations/suites.py, or its measure in expectations/profile.py",
-            )
-        failing = [] if result.success else result.result.get("unexpected_index_list")
-        if failing is None or not (result.success or failing):
-            raise WarehouseError(
-                f"the expectation {config.meta['check_name']} fails for no row in particular",
-                f"{config.type} judges a column as a whole",
-                "use an expectation on each value of a column in expectations/suites.py",
             )
         nulls_fail = config.type == "expect_column_values_to_not_be_null"
         return cls(
@@ -150,7 +143,7 @@ class Outcome:
             ],
             checked=result.result["element_count"],
             without_value=0 if nulls_fail else result.result.get("missing_count") or 0,
-            failing=failing,
+            failing=[] if result.success else result.result["unexpected_index_list"],
         )
 
     def found(self, failing: Mapping[str, Any]) -> str:
@@ -277,7 +270,7 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, (int, float)) else str(value)
 
 
-def _why(exception_info: Mapping[str, Any]) -> str:
+def _why(exception_info: Mapping[str, Any], kind: str) -> str:
     """The first message in GX's exception info, which holds one entry per metric or is one."""
     entries = [exception_info, *exception_info.values()]
     return next(
@@ -286,7 +279,7 @@ def _why(exception_info: Mapping[str, Any]) -> str:
             for entry in entries
             if isinstance(entry, Mapping) and entry.get("exception_message")
         ),
-        "Great Expectations gave no reason",
+        f"{kind} does not judge a column value by value",
     )
 
 

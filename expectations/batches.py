@@ -31,7 +31,7 @@ class Batch:
 
     frame: pd.DataFrame
     noun: str
-    sync_log_id: int
+    sync_log_id: int | None
     table_name: str
     query: Callable[[Sequence[str]], sql.Composable]
     metadata: Mapping[str, Any] = field(default_factory=dict)

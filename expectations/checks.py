@@ -100,15 +100,14 @@ def reconcile(
 
     Landing in force against `sqp.weekly_summary`, that against the summaries made of it, and the
     rows in landing against those that the run's log counts as good. A difference of more than
-    0.1 % in any slice warns, one of more than 1 % fails. Where the run touched nothing, nothing is
-    compared and nothing is written.
+    0.1 % in any slice warns, one of more than 1 % fails. Compared are the slices that this run
+    loaded, accepted or built, and those of failed runs since the last one that completed; where
+    there are none, nothing is compared and nothing is written.
 
     Args:
         log_ids: `sqp.sync_log.id` of this run by period type.
         tables: the summaries to compare (`weekly_summary` …); all of them by default.
     """
-    if not log_ids:
-        return CheckSummary()
     with _session(connection) as session:
         summaries = list(_comparison_batches(session, log_ids, tables))
         landings = list(_log_batches(session, log_ids))
@@ -188,19 +187,19 @@ def _comparison_batches(
     session: psycopg.Connection[Any], log_ids: Mapping[str, int], tables: Sequence[str] | None
 ) -> Iterator[Batch]:
     """The summaries are made of weeks: their results belong to the weekly run, if there is one."""
-    from expectations.reconciliation import PAIRS, query_behind, read_comparison
+    from expectations.reconciliation import PAIRS, Scope, query_behind, read_comparison
 
-    loads = list(log_ids.values())
+    scope = Scope.of(session, log_ids.values())
     for pair in [PAIRS[name] for name in (PAIRS if tables is None else tables)]:
-        frame = read_comparison(session, pair, loads)
+        frame = read_comparison(session, pair, scope)
         if frame.empty:
             continue
         yield Batch(
             frame=frame,
             noun="slice",
-            sync_log_id=log_ids.get(PeriodType.WEEK, max(loads)),
+            sync_log_id=log_ids.get(PeriodType.WEEK, max(log_ids.values(), default=None)),
             table_name=f"sqp.{pair.target}",
-            query=partial(query_behind, pair, loads),
+            query=partial(query_behind, pair, scope),
             metadata={"source_table": pair.source, "period_type": str(PeriodType.WEEK)},
         )
 

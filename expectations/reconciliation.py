@@ -2,14 +2,15 @@
 
 Landing in force is compared with `sqp.weekly_summary`, and that with the summaries made of it.
 Each comparison is one query that yields one row per (account, marketplace, period, ASIN), so that
-one slice's surplus cannot hide another's shortfall; it reads only the periods that the run has
-touched: landed, accepted or rebuilt since it started.
+one slice's surplus cannot hide another's shortfall; it reads only the periods of the slices that
+the run is answerable for (`Scope`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -106,15 +107,13 @@ TOUCHED = """
         select account_id, marketplace_id, period_start
         from landing.sqp_slices
         inner join (
-            select slice_id from landing.sqp_slices where load_id in ({loads})
+            select slice_id from landing.sqp_slices where load_id = any({loads}::bigint[])
             union
             select slice_id from landing.sqp_slices where accepted_at >= {since}
             union
             select slice_id from sqp.slice_builds where built_at >= {since}
         ) as slices_of_run using (slice_id)
         where report_view = 'asin' and period_type = 'WEEK'"""
-
-SINCE = "(select min(started_at) from sqp.sync_log where id in ({loads}))"
 
 COMPARISON = """
 with touched as (
@@ -183,18 +182,53 @@ from logged
 left join landed on logged.id = landed.load_id"""
 
 
-def comparison_query(
-    pair: Pair, load_ids: Collection[int], measures: Sequence[str] = MEASURES
-) -> sql.Composed:
-    """The query that compares a pair over the periods that the runs `load_ids` touched.
+@dataclass(frozen=True)
+class Scope:
+    """What a run is answerable for: the slices that it loaded, and every slice that was accepted
+    or built since it began, or since the first of the failed runs that it follows began."""
+
+    load_ids: list[int]
+    since: datetime
+
+    @classmethod
+    def of(cls, connection: psycopg.Connection[Any], load_ids: Collection[int]) -> Scope:
+        """The scope of the run whose `sqp.sync_log.id` are given: a run that died or failed was
+        perhaps never compared, and is made good by the next."""
+        row = connection.execute(
+            """
+            select coalesce(min(started_at), clock_timestamp())
+            from sqp.sync_log
+            where
+                id = any(%(ids)s::bigint[])
+                or (
+                    sync_status = 'failed'
+                    and id > coalesce(
+                        (
+                            select max(id)
+                            from sqp.sync_log
+                            where sync_status = 'completed' and id <> all(%(ids)s::bigint[])
+                        ),
+                        0
+                    )
+                )
+            """,
+            {"ids": list(load_ids)},
+        ).fetchone()
+        assert row is not None
+        return cls(sorted(load_ids), row[0])
+
+
+def comparison_query(pair: Pair, scope: Scope, measures: Sequence[str] = MEASURES) -> sql.Composed:
+    """The query that compares a pair over the periods of a scope.
 
     It returns a `label` that names the summary's slice to people, and for each measure
     `source_…` and `target_…`: rows and sums count 0, and NULLs none, where a side lacks the slice.
     """
-    loads = _ids(load_ids)
     return sql.SQL(COMPARISON).format(
         period=sql.SQL(pair.period),
-        touched=sql.SQL(TOUCHED).format(loads=loads, since=sql.SQL(SINCE).format(loads=loads)),
+        touched=sql.SQL(TOUCHED).format(
+            loads=sql.Literal(scope.load_ids), since=sql.Literal(scope.since)
+        ),
         source_rows=sql.SQL(pair.source_rows),
         source_measures=_measured("source", measures, row_count=pair.source_row_count),
         target_measures=_measured("target", measures, row_count="count(*)"),
@@ -208,12 +242,10 @@ def comparison_query(
     )
 
 
-def read_comparison(
-    connection: psycopg.Connection[Any], pair: Pair, load_ids: Collection[int]
-) -> pd.DataFrame:
+def read_comparison(connection: psycopg.Connection[Any], pair: Pair, scope: Scope) -> pd.DataFrame:
     """Compare a pair: one row per slice of the summary, `source_…`, `target_…` and `gap_…` of each
     measure. A gap is in percent of the source; of NULLs, in percent of the source's rows."""
-    frame = read_frame(connection, comparison_query(pair, load_ids))
+    frame = read_frame(connection, comparison_query(pair, scope))
     sides = [f"{side}_{name}" for side in ("source", "target") for name in MEASURES]
     frame = frame.astype(dict.fromkeys(sides, "float64"))
     for name in MEASURES:
@@ -230,10 +262,10 @@ def gap_percent(source: pd.Series[float], target: pd.Series[float], base: pd.Ser
     return np.where(difference == 0, 0.0, np.where(base > 0, 100 * difference / base, 100.0))
 
 
-def query_behind(pair: Pair, load_ids: Collection[int], columns: Iterable[str]) -> sql.Composed:
+def query_behind(pair: Pair, scope: Scope, columns: Iterable[str]) -> sql.Composed:
     """The comparison of only the measures that these columns belong to, such as `gap_row_count`."""
     measures = dict.fromkeys(column.split("_", 1)[1] for column in columns)
-    return comparison_query(pair, load_ids, list(measures))
+    return comparison_query(pair, scope, list(measures))
 
 
 def landed_counts_query(load_id: int) -> sql.Composed:
@@ -258,10 +290,6 @@ def read_landed_counts(connection: psycopg.Connection[Any], load_id: int) -> pd.
         frame["source_row_count"], found, frame["source_row_count"]
     )
     return frame[(frame["at_least"] > 0) | (found > 0)]
-
-
-def _ids(load_ids: Collection[int]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Literal, sorted(load_ids)))
 
 
 def _measured(side: str, measures: Sequence[str], *, row_count: str) -> sql.Composed:

@@ -19,10 +19,12 @@ def record_version(
     run_args: Mapping[str, Any],  # noqa: ARG001
 ) -> None:
     """Keep the seeds' `schema_migrations(version, applied_at, rollback_sql)` in step."""
-    version = step.up_revision_id
+    version, connection = step.up_revision_id, ctx.connection
+    assert version is not None
+    assert connection is not None
     if step.is_upgrade:
         rollback = context.script.get_revision(version).module.DOWNGRADE.strip()
-        ctx.connection.execute(
+        connection.execute(
             text(
                 "insert into app.schema_migrations (version, rollback_sql)"
                 " values (:version, :rollback)"
@@ -30,7 +32,7 @@ def record_version(
             {"version": version, "rollback": rollback},
         )
     elif step.down_revision_ids:  # the first revision takes the table itself away
-        ctx.connection.execute(
+        connection.execute(
             text("delete from app.schema_migrations where version = :version"),
             {"version": version},
         )

@@ -18,7 +18,6 @@ ELEMENT_LIMIT = 32 << 20
 """How long one element may be, in characters."""
 
 _LONGEST_TOKEN = 16
-_LONGEST_INTEGER = 40
 _WHITESPACE = " \t\n\r"
 _MORE_OF_A_NUMBER = ("", *"0123456789.eE+-")
 """What may follow a number that the buffer's end has cut into a shorter one."""
@@ -96,15 +95,16 @@ class _SlidingText:
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
-        self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+        self._as_text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
         self._text = ""
         self._at = 0
         self._behind = 0
         self._ended = False
         self._repeated: str | None = None
-        self._decoder = json.JSONDecoder(
-            object_pairs_hook=self._object, parse_int=_integer, strict=False
-        )
+        self._decode = json.JSONDecoder(object_pairs_hook=self._object, strict=False).raw_decode
+        self._decode_any = json.JSONDecoder(
+            object_pairs_hook=self._object, parse_int=float, strict=False
+        ).raw_decode
 
     def broken(self, what: str) -> BrokenJson:
         """The error for what stands here."""
@@ -137,7 +137,7 @@ class _SlidingText:
         while True:
             self._repeated = None
             try:
-                value, end = self._decoder.raw_decode(self._text, self._at)
+                value, end = self._decoded()
             except json.JSONDecodeError as error:
                 if self._ended or not self._may_be_cut(error):
                     self._at = error.pos
@@ -153,6 +153,18 @@ class _SlidingText:
                 raise self.broken(f"an element longer than {ELEMENT_LIMIT} characters begins")
             self._fill()
 
+    def _decoded(self) -> tuple[Any, int]:
+        """The value that stands here and where it ends.
+
+        Python refuses to read integers of thousands of digits; as floats they are out of range.
+        """
+        try:
+            return self._decode(self._text, self._at)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            return self._decode_any(self._text, self._at)
+
     def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
         """Whether more text could mend it: the end of the buffer came in the middle of a value."""
         near_end = error.pos >= len(self._text) - _LONGEST_TOKEN
@@ -163,7 +175,7 @@ class _SlidingText:
         chunk = self._source.read(max(CHUNK_BYTES, len(left)))
         self._ended = not chunk
         self._behind += self._at
-        self._text = left + self._decode(chunk, final=not chunk)
+        self._text = left + self._as_text(chunk, final=not chunk)
         self._at = 0
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -171,8 +183,3 @@ class _SlidingText:
         if len(members) < len(pairs):
             self._repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
         return members
-
-
-def _integer(digits: str) -> int | float:
-    """Python refuses to read integers of thousands of digits; as floats they are out of range."""
-    return int(digits) if len(digits) <= _LONGEST_INTEGER else float(digits)

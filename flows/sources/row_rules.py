@@ -106,7 +106,7 @@ class Terms:
     Attributes:
         source_file: what rejected rows are said to come from.
         notation: how numbers are written.
-        currency_code: of all prices; None where the cells have a column of it.
+        currency_code: of all prices, where the cells have no column of it.
         account_id: None where each row's `client_name` says it.
         subject: the ASIN or brand; None where each row has its own ASIN.
         read_days: finds each row's period and refuses rows without one.
@@ -114,7 +114,7 @@ class Terms:
 
     source_file: str
     notation: Notation
-    currency_code: str | None
+    currency_code: str
     account_id: str | None
     subject: str | None
     read_days: Callable[[Cells, Verdict], Days]
@@ -185,10 +185,8 @@ def judge(cells: Cells, terms: Terms) -> ParsedBatch:
     columns["period_start"], columns["period_end"] = terms.read_days(cells, verdict)
     columns |= _read_numbers(cells, terms, verdict)
     _refuse_own_above_total(columns, verdict)
-    if terms.currency_code is not None:
-        columns["currency_code"] = pa.repeat(pa.scalar(terms.currency_code), len(cells))
-    else:
-        columns["currency_code"] = cells.columns["currency_code"]
+    currency = cells.columns.get("currency_code", pa.nulls(len(cells), pa.string()))
+    columns["currency_code"] = currency.fill_null(terms.currency_code)
     return _part(cells, terms, verdict, columns)
 
 

@@ -233,7 +233,7 @@ def _make_data(places: Places) -> None:
             raise WarehouseError(
                 "the embedded database cannot be made",
                 _reason(made.stderr),
-                f"is there free space at {places.base}? `warehouse doctor` looks for more",
+                f"`warehouse doctor` looks at disk and permissions; the folder is {places.base}",
             )
         with (draft / "postgresql.conf").open("a", encoding="utf-8") as config:
             config.write(f"\ninclude '../{places.config.name}'\n")

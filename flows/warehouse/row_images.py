@@ -49,7 +49,7 @@ def _values(column: pa.Array) -> Bytes:
             ),
             dtype=np.uint8,
         ).reshape(-1, 16)
-        return table[np.asarray(encoded.indices)]
+        return np.asarray(table[np.asarray(encoded.indices)])
     if pa.types.is_decimal(column.type):
         filled = column.fill_null(0) if column.null_count else column
         words = np.frombuffer(filled.buffers()[1], dtype=np.uint8).reshape(-1, 16)

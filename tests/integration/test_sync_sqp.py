@@ -73,7 +73,9 @@ def deliveries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def contents(warehouse: psycopg.Connection[Any], table: str) -> list[tuple[Any, ...]]:
     """The rows of a table without bookkeeping, sorted."""
     with warehouse.cursor() as cursor:
-        cursor.execute(sql.SQL("select * from {} limit 0").format(sql.Identifier(*table.split("."))))
+        cursor.execute(
+            sql.SQL("select * from {} limit 0").format(sql.Identifier(*table.split(".")))
+        )
         names = [column.name for column in cursor.description or ()]
         wanted = [sql.Identifier(name) for name in names if name not in BOOKKEEPING]
         rows = cursor.execute(
@@ -165,9 +167,7 @@ def test_a_sample_ends_in_summaries_that_can_be_trusted(
     assert logged == [("completed", "finish", True)] * 3
 
 
-def test_a_second_run_changes_nothing(
-    warehouse: psycopg.Connection[Any], deliveries: Path
-) -> None:
+def test_a_second_run_changes_nothing(warehouse: psycopg.Connection[Any], deliveries: Path) -> None:
     sync_sqp([str(deliveries)])
     before = physical(warehouse)
     report = sync_sqp([str(deliveries)])

@@ -22,7 +22,7 @@
         and weekly_summary.period_start = slices.period_start
     where {{ within_touched_periods('weekly_summary.period_start', period) }}
 
-    union distinct
+    union all
 
     select
         held.account_id,
@@ -31,13 +31,17 @@
         held.period_start
     from {{ this }} as held
     inner join (
-        select *
+        select distinct
+            account_id,
+            marketplace_id,
+            asin,
+            {{ first_day_of_period(period, 'period_start') }} as period_start
         from {{ ref('int_sqp__slices_to_rebuild') }}
-    ) as slices
-        on held.account_id = slices.account_id
-        and held.marketplace_id = slices.marketplace_id
-        and held.asin = slices.asin
-        and held.period_start = {{ first_day_of_period(period, 'slices.period_start') }}
+    ) as asins
+        on held.account_id = asins.account_id
+        and held.marketplace_id = asins.marketplace_id
+        and held.asin = asins.asin
+        and held.period_start = asins.period_start
     where {{ within_touched_periods('held.period_start', period) }}
 {%- endmacro %}
 

@@ -212,8 +212,11 @@ def download(
 
 def written_csv(table: Iterable[Sequence[str]], delimiter: str = ",") -> str:
     """Lines of CSV, quoted where need be."""
+    table = [list(cells) for cells in table]
+    has_returns = any("\r" in str(cell) for cells in table for cell in cells)
+    quoting = csv.QUOTE_ALL if has_returns else csv.QUOTE_MINIMAL
     text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(table)
+    csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(table)
     return text.getvalue()
 
 

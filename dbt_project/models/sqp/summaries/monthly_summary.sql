@@ -1,15 +1,14 @@
+{% set rebuild_scope = {
+    'macro': 'sqp_touched_queries',
+    'period': 'month',
+    'columns': ['account_id', 'marketplace_id', 'query_digest', 'period_start'],
+} %}
+
 {{
     config(
         cluster_by=['account_id', 'marketplace_id', 'asin'],
-        meta={
-            'rebuild_scope': {
-                'macro': 'sqp_touched_queries',
-                'period': 'month',
-                'columns': ['account_id', 'marketplace_id', 'query_digest', 'period_start'],
-            },
-            'not_compared': ['updated_at'],
-        },
+        meta={'rebuild_scope': rebuild_scope, 'not_compared': ['updated_at']},
     )
 }}
 
-{{ sqp_period_summary('month') }}
+{{ sqp_period_summary('month', rebuild_scope) }}
