@@ -56,6 +56,8 @@ PERIOD_TYPES = {
     "month": PeriodType.MONTH,
     "quarter": PeriodType.QUARTER,
 }
+SETTINGS_LENGTH = 10_000
+"""How much of the first line is looked at."""
 
 _SETTING = r'(?:{key})\s*=\s*\[\s*(?P<value>.*?)\s*\]"?\s*(?:[,;\t]|$)'
 _ASIN = re.compile(_SETTING.format(key="ASIN or Product|ASIN"), re.IGNORECASE)
@@ -154,7 +156,7 @@ def read_report(path: Path, name: str) -> Report:
         encoding = "cp1252" if is_western(path) else "utf-8"
         with open_utf8(path, encoding, marks=True) as stream:
             lines = head_lines(stream.read(HEAD_BYTES))
-    settings = lines[0].text.replace('""', '"')
+    settings = lines[0].text[:SETTINGS_LENGTH].replace('""', '"')
     if not _ANY_SETTING.search(settings):
         raise unreadable(
             name, "its first line, with the ASIN or brand and the period, is missing", AGAIN

@@ -700,6 +700,24 @@ def test_a_difference_in_one_row_of_one_slice_is_judged_by_its_share(
         assert "B0FIRST001 (gap_" in row["check_message"]
 
 
+def test_missing_values_are_judged_by_their_share_of_the_rows(built: Warehouse) -> None:
+    built.begin("WEEK")
+    built.do("drop table sqp.weekly_summary, sqp.monthly_summary, sqp.quarterly_summary")
+    built.land(500, subject="B0MANYROWS", week=8, accepted=True)
+    built.build_summaries()
+    built.do(
+        "update sqp.weekly_summary set query = null"
+        " where ctid = (select max(ctid) from sqp.weekly_summary where asin = 'B0MANYROWS')"
+    )
+
+    built.reconcile(tables=["weekly_summary"])
+
+    assert built.verdicts() == {"sqp.weekly_summary null_query_matches": "warning"}
+    [missing] = built.checks("check_status = 'warning'")
+    assert (missing["source_value"], missing["target_value"]) == (0, 1)
+    assert missing["difference_pct"] is None
+
+
 def test_a_surplus_does_not_hide_a_shortfall(built: Warehouse) -> None:
     built.do("update sqp.weekly_summary set total_clicks = 30 where asin = 'B0FIRST001'")
     built.do("update sqp.weekly_summary set total_clicks = 50 where asin = 'B0SECOND01'")

@@ -3,7 +3,11 @@
 {%- endmacro %}
 
 {% macro postgres__first_day_of_period(period, day) -%}
-    cast(date_trunc('{{ period }}', cast({{ day }} as timestamp)) as date)
+    {%- if period == 'week' -%}
+        {{ day }} - cast(extract(dow from {{ day }}) as integer)
+    {%- else -%}
+        cast(date_trunc('{{ period }}', cast({{ day }} as timestamp)) as date)
+    {%- endif -%}
 {%- endmacro %}
 
 {% macro bigquery__first_day_of_period(period, day) -%}

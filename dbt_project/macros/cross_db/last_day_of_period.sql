@@ -3,10 +3,8 @@
 {%- endmacro %}
 
 {% macro postgres__last_day_of_period(period, day) -%}
-    cast(
-        date_trunc('{{ period }}', cast({{ day }} as timestamp))
-        + interval '{{ {'month': 1, 'quarter': 3}[period] }} months' - interval '1 day' as date
-    )
+    {%- set length = {'week': '1 week', 'month': '1 month', 'quarter': '3 months'}[period] -%}
+    cast({{ first_day_of_period(period, day) }} + interval '{{ length }}' - interval '1 day' as date)
 {%- endmacro %}
 
 {% macro bigquery__last_day_of_period(period, day) -%}

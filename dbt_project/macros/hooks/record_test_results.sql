@@ -11,7 +11,9 @@
         {{ return('') }}
     {%- endif -%}
 
-    {%- set statuses = {'pass': 'passed', 'warn': 'warning', 'fail': 'failed', 'error': 'failed'} -%}
+    {%- set statuses = {
+        'pass': 'passed', 'warn': 'warning', 'fail': 'failed', 'error': 'failed',
+    } -%}
     {%- set rows = [] -%}
     {%- for result in results
         if result.node.resource_type in ['test', 'unit_test'] and result.status in statuses -%}
@@ -38,7 +40,9 @@
         check_query,
         check_message,
         check_metadata
-    from jsonb_to_recordset({{ dbt.string_literal(dbt.escape_single_quotes(tojson(rows))) }}) as results (
+    from jsonb_to_recordset(
+        {{ dbt.string_literal(dbt.escape_single_quotes(tojson(rows))) }}
+    ) as results (
         check_name text,
         check_status text,
         failures numeric,

@@ -5,14 +5,18 @@
     {%- set key = arg_dict['unique_key'] -%}
     {%- set compared = columns | reject('in', key + config.meta_get('not_compared')) | list -%}
     {%- set scope = config.meta_get('rebuild_scope') -%}
-    {%- set touched_only = rebuilds_touched_only() -%}
+    {%- set in_scope, in_periods = 'true', 'true' -%}
+    {%- if rebuilds_touched_only() -%}
+        {%- set in_scope = within_rebuild_scope('held', scope) -%}
+        {%- set in_periods = within_touched_periods('held.period_start', scope.period) -%}
+    {%- endif -%}
 
     analyze {{ rebuilt }};
 
     {{ create_partitions(target, rebuilt) }}
 
     delete from {{ target }} as held
-    where {{ within_rebuild_scope('held', scope) if touched_only else 'true' }}
+    where {{ in_scope }}
         and not exists (
             select 1
             from {{ rebuilt }} as rebuilt
@@ -28,7 +32,7 @@
         select 1
         from {{ target }} as held
         where {{ columns_match(key, 'held', 'rebuilt') }}
-            and {{ within_touched_periods('held.period_start', scope.period) if touched_only else 'true' }}
+            and {{ in_periods }}
     )
     order by {{ prefixed(key, 'rebuilt') }};
 {%- endmacro %}

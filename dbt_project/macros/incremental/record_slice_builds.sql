@@ -3,7 +3,9 @@
 {%- endmacro %}
 
 {% macro postgres__record_slice_builds() -%}
-    insert into {{ source('sqp', 'slice_builds').render() }} as recorded (model_name, slice_id, load_id)
+    insert into {{ source('sqp', 'slice_builds').render() }} as recorded (
+        model_name, slice_id, load_id
+    )
     select
         '{{ this.identifier }}',
         slices.slice_id,

@@ -1,7 +1,7 @@
 {% macro ratio(numerator, denominator) -%}
     cast(
         case
-            when cast({{ numerator }} as numeric) < 9999 * cast({{ denominator }} as numeric)
+            when {{ numerator }} / 9999 < {{ denominator }}
                 then cast({{ numerator }} as numeric) / {{ denominator }}
         end as numeric(10, 6)
     )

@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -322,8 +322,3 @@ def why(path: Path, marketplace: str | None = "US") -> str:
     assert caught.value.what
     assert caught.value.next_step
     return str(caught.value)
-
-
-def delivered_at(path: Path) -> datetime:
-    """When a file was changed last."""
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
