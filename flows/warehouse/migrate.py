@@ -18,7 +18,7 @@ LOCK_WAIT = "60s"
 
 def head_revision() -> str:
     """The newest migration of this version of the code."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     assert head is not None
     return head
 
@@ -60,7 +60,7 @@ def upgrade() -> list[str]:
         steps = _steps_from(before)
         if steps:
             try:
-                command.upgrade(_config(), "head")
+                command.upgrade(alembic_config(), "head")
             except DBAPIError as error:
                 raise WarehouseError(
                     f"a migration after {before or 'the empty database'} failed",
@@ -71,7 +71,7 @@ def upgrade() -> list[str]:
 
 
 def _steps_from(revision: str | None) -> list[str]:
-    scripts = ScriptDirectory.from_config(_config())
+    scripts = ScriptDirectory.from_config(alembic_config())
     try:
         missing = list(scripts.iterate_revisions("head", revision or "base"))
     except CommandError as error:
@@ -83,5 +83,6 @@ def _steps_from(revision: str | None) -> list[str]:
     return [script.revision for script in reversed(missing)]
 
 
-def _config() -> Config:
+def alembic_config() -> Config:
+    """Where Alembic finds the migrations."""
     return Config(str(PROJECT_ROOT / "alembic.ini"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
@@ -387,8 +387,3 @@ def largest(rows: list[Row]) -> Row:
         **{name: most(name) for name in (*MARKET, "volume")},
         **{name: dearest(name) for name in ("click_price", "purchase_price")},
     )
-
-
-def as_plain(row: Row) -> dict[str, Any]:
-    """The row for a test's message."""
-    return asdict(row)
