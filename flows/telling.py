@@ -151,7 +151,10 @@ def _tell_quality(quality: Quality) -> None:
     if quality.problems:
         console.say_table(
             ("verdict", "check", "table", "what it says"),
-            [tuple(problem.values()) for problem in quality.problems[:SHOWN]],
+            [
+                (*list(problem.values())[:-1], _shortened(problem["check_message"] or "", 160))
+                for problem in quality.problems[:SHOWN]
+            ],
         )
         _tell_more(quality.problems, "more; see sqp.data_quality_checks")
 
@@ -179,7 +182,7 @@ def _tell_top_queries(rows: Sequence[Row]) -> None:
             ("query", "ASIN", "marketplace", "our purchases", "all purchases", "our share"),
             [
                 (
-                    _shortened(row["query"]),
+                    _shortened(row["query"], 60),
                     row["asin"],
                     _country(row["marketplace_id"]),
                     row["total_purchases"],
@@ -197,8 +200,8 @@ def _tell_more(rows: Sequence[object], what: str) -> None:
         console.say(f"… and {len(rows) - SHOWN} {what}")
 
 
-def _shortened(query: str) -> str:
-    return query if len(query) <= 60 else f"{query[:59]}…"
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _country(marketplace_id: str) -> str:

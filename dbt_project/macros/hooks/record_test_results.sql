@@ -28,7 +28,7 @@
         table_name, column_name, check_query, check_message, check_metadata
     )
     select
-        {{ var('sync_log_id') or env_var('WAREHOUSE_SYNC_LOG_ID', '') or 'null' }},
+        {{ env_var('WAREHOUSE_SYNC_LOG_ID', '') or 'null' }},
         'dbt_test',
         left(check_name, 255),
         check_status,
