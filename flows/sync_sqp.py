@@ -26,6 +26,7 @@ from flows.sources.deliveries import Delivery, PeriodType
 from flows.sources.find import find_deliveries
 from flows.sources.read import read_delivery
 from flows.warehouse import dbt_build, slice_register
+from flows.warehouse.buckets import one_ahead
 from flows.warehouse.connection import current_connection
 from flows.warehouse.landing import Landing
 from flows.warehouse.run_log import SYNC_TYPES, Run, SyncStatus, SyncType, leased_run
@@ -131,7 +132,7 @@ def parse(run: Run, landing: Landing) -> dict[int, UnreadableDelivery]:
         landing.spool.declare(delivery, number)
         try:
             with run.connection.transaction():
-                for batch in read_delivery(delivery):
+                for batch in one_ahead(read_delivery(delivery)):
                     landing.spool.add(delivery, number, batch.rows)
                     landing.refuse(number, batch.rejected)
                     progress().advance("parse", batch.rows.num_rows + len(batch.rejected))

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,24 +24,16 @@ from psycopg import sql
 
 from flows.sources.deliveries import ROW_SCHEMA, Delivery, RejectedRow, RejectReason, SliceKey
 from flows.warehouse import slice_register
+from flows.warehouse.buckets import CONTENT_COLUMNS, PreparedBucket, one_ahead, prepare
 from flows.warehouse.faults import die_here_if_asked
-from flows.warehouse.row_images import TEXT_BYTES, row_images, sort_out_duplicates
+from flows.warehouse.row_hashes import slice_digest
 from flows.warehouse.slice_register import KnownSlice, NewLoad, SliceLoad, landing_column
-from flows.warehouse.spool import Arrival, Spool, sorted_by_slice
+from flows.warehouse.spool import Arrival, Spool
 
-KEY_COLUMNS = ("account_id", "period_start", "period_end", "subject", "query", "query_digest")
-CONTENT_COLUMNS = (
-    *(
-        name
-        for name in ROW_SCHEMA.names
-        if name not in (*KEY_COLUMNS, "search_query", "source_line")
-    ),
-    "search_query",
-)
-"""What a row says beside its key: what decides whether it changed. The spelling of the query is
-last: two deliveries of one key may differ in it and still agree."""
-
-COPY_ROWS = 16_384
+COPY_ROWS = 4_096
+NO_ROWS = np.empty(0, dtype=np.int64)
+EMPTY = slice_digest(np.zeros(2, dtype=np.uint64), 0)
+"""The digest of a slice without rows."""
 
 
 @dataclass
@@ -74,18 +65,17 @@ class Tally:
 
 @dataclass(frozen=True)
 class _Slice:
-    """One delivered slice: its rows are `rows[first:stop]` of the bucket at hand."""
+    """One delivered slice; `positions` says which rows of the bucket at hand are its own."""
 
     key: SliceKey
     delivery: Delivery
     digest: bytes
-    first: int = 0
-    stop: int = 0
-    rejected: int = 0
+    positions: npt.NDArray[np.int64]
+    rejected: int
 
     @property
     def row_count(self) -> int:
-        return self.stop - self.first
+        return len(self.positions)
 
 
 class Landing:
@@ -135,14 +125,21 @@ class Landing:
         """
         winners = self._winners(failed)
         self._ensure_partitions(self.spool.keys[number] for number in winners)
+        holding = np.full(len(self.spool.keys), -1)
+        holding[list(winners)] = [arrival.delivery_number for arrival in winners.values()]
         emptied = set(winners)
-        for position, bucket in enumerate(self.spool.buckets()):
+        buckets = (prepare(bucket, holding, failed) for bucket in self.spool.buckets())
+        for position, bucket in enumerate(one_ahead(buckets)):
             with self.connection.transaction():
-                emptied -= self._land_bucket(bucket, winners, failed)
+                # The last transaction waits for the disk, and with it all before it are safe.
+                self.connection.execute("set local synchronous_commit = off")
+                self._land_bucket(bucket, winners)
                 self.write_tallies()
+            emptied.difference_update(bucket.present.tolist())
             die_here_if_asked(f"bucket_{position}")
         with self.connection.transaction():
-            self._replace(list(self._without_rows(emptied, winners)), ROW_SCHEMA.empty_table())
+            empty = [self._slice(number, winners, EMPTY, NO_ROWS) for number in sorted(emptied)]
+            self._replace(empty, ROW_SCHEMA.empty_table())
             self.write_tallies()
 
     def write_tallies(self) -> None:
@@ -180,70 +177,33 @@ class Landing:
                     "select app.create_monthly_partition(%s, %s)", (table, month)
                 )
 
-    def _land_bucket(
-        self, bucket: pa.Table, winners: Mapping[int, Arrival], failed: set[int]
-    ) -> set[int]:
-        """Land the slices of one bucket; returns the numbers of those that had rows."""
-        bucket = self._without_superseded(bucket, winners, failed)
-        if not bucket.num_rows:
-            return set()
-        rows, numbers, digests = sorted_by_slice(bucket)
-        present = set(np.unique(numbers).tolist())
-        images = row_images(rows, digests, CONTENT_COLUMNS)
-        good, repeated, conflicting = sort_out_duplicates(numbers, images[:, :-TEXT_BYTES])
-        self._count("skipped", numbers[repeated])
-        self._refuse_conflicts(rows.filter(pa.array(conflicting)))
-        if not good.all():
-            rows, numbers, images = rows.filter(pa.array(good)), numbers[good], images[good]
-        if len(numbers):
-            self._replace(list(self._slices(numbers, images, winners)), rows)
-        return present
-
-    def _without_superseded(
-        self, bucket: pa.Table, winners: Mapping[int, Arrival], failed: set[int]
-    ) -> pa.Table:
-        """Keep, of each slice, the rows of its latest delivery; the others' count as skipped."""
-        numbers = np.asarray(bucket.column("slice_number"))
-        deliveries = np.asarray(bucket.column("delivery_number"))
-        winning = np.full(len(self.spool.keys), -1)
-        winning[list(winners)] = [arrival.delivery_number for arrival in winners.values()]
-        wins = winning[numbers] == deliveries
-        if wins.all():
-            return bucket
-        lost = numbers[~wins & ~np.isin(deliveries, list(failed))]
-        for number, count in self._count("skipped", lost):
+    def _land_bucket(self, bucket: PreparedBucket, winners: Mapping[int, Arrival]) -> None:
+        """Count what is not landed of a bucket, and land the rest."""
+        for number, count in self._count("skipped", bucket.superseded):
             self.tallies[self.spool.keys[number].period_type].superseded_records += count
-        return bucket.filter(pa.array(wins))
+        self._count("skipped", bucket.repeated)
+        self._refuse_conflicts(bucket.conflicting)
+        slices = [
+            self._slice(each.number, winners, each.digest, each.positions) for each in bucket.slices
+        ]
+        self._replace(slices, bucket.rows)
 
-    def _slices(
+    def _slice(
         self,
-        numbers: npt.NDArray[np.int32],
-        images: npt.NDArray[np.uint8],
+        number: int,
         winners: Mapping[int, Arrival],
-    ) -> Iterable[_Slice]:
-        """The slices of sorted rows, each with the digest of its rows' images."""
-        borders = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
-        for first, stop in pairwise(borders):
-            number = int(numbers[first])
-            key = self.spool.keys[number]
-            delivery_number = winners[number].delivery_number
-            yield _Slice(
-                key=key,
-                delivery=self.deliveries[delivery_number],
-                digest=hashlib.blake2b(images[first:stop].data, digest_size=16).digest(),
-                first=first,
-                stop=stop,
-                rejected=self._rejected_of(delivery_number, key),
-            )
-
-    def _without_rows(
-        self, numbers: Iterable[int], winners: Mapping[int, Arrival]
-    ) -> Iterable[_Slice]:
-        """Slices that were delivered empty."""
-        nothing = hashlib.blake2b(digest_size=16).digest()
-        for number in sorted(numbers):
-            delivery = self.deliveries[winners[number].delivery_number]
-            yield _Slice(self.spool.keys[number], delivery, nothing)
+        digest: bytes,
+        positions: npt.NDArray[np.int64],
+    ) -> _Slice:
+        delivery_number = winners[number].delivery_number
+        key = self.spool.keys[number]
+        return _Slice(
+            key=key,
+            delivery=self.deliveries[delivery_number],
+            digest=digest,
+            positions=positions,
+            rejected=self._rejected_of(delivery_number, key),
+        )
 
     def _replace(self, slices: list[_Slice], rows: pa.Table) -> None:
         """Bring register and rows of these slices up to what was delivered."""
@@ -318,11 +278,9 @@ class Landing:
     ) -> None:
         """Binary COPY of the slices' rows into their landing table."""
         counts = [each.row_count for each in slices]
-        if sum(counts) < rows.num_rows:
-            wanted = [np.arange(each.first, each.stop) for each in slices]
-            rows = rows.take(pa.array(np.concatenate(wanted)))
-        if not rows.num_rows:
+        if not sum(counts):
             return
+        rows = rows.take(pa.array(np.concatenate([each.positions for each in slices])))
         spread = pa.array(np.repeat(np.arange(len(slices)), counts))
 
         def per_slice(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
@@ -393,8 +351,9 @@ def copy_into(connection: psycopg.Connection[Any], table: sql.Identifier, rows: 
     )
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(encoder.write_header())
-        for batch in rows.combine_chunks().to_batches(max_chunksize=COPY_ROWS):
-            copy.write(encoder.write_batch(batch))
+        batches = rows.combine_chunks().to_batches(max_chunksize=COPY_ROWS)
+        for encoded in one_ahead(map(encoder.write_batch, batches)):
+            copy.write(encoded)
             die_here_if_asked("mid_copy")
         copy.write(encoder.finish())
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from flows.sources.deliveries import ROW_SCHEMA, Delivery, SliceKey
 
-BUCKETS = 64
+BUCKETS = 32
 MEMORY_BYTES = 64 * 2**20
 
 SPOOL_SCHEMA = ROW_SCHEMA.append(pa.field("slice_number", pa.int32())).append(
@@ -141,24 +141,3 @@ class Spool:
 
 def _arrival(delivery: Delivery, delivery_number: int) -> Arrival:
     return Arrival(delivery.delivered_at.timestamp(), delivery.name, delivery_number)
-
-
-def sorted_by_slice(bucket: pa.Table) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """A bucket in the order (period start, slice, query digest, line).
-
-    Returns:
-        the sorted table, its slice numbers, and its query digests as a `(rows, 16)` byte matrix.
-    """
-    digests = digest_matrix(bucket.column("query_digest"))
-    words = digests.view(">u8")
-    slices = np.asarray(bucket.column("slice_number"))
-    starts = np.asarray(bucket.column("period_start").cast(pa.int32()))
-    lines = np.asarray(bucket.column("source_line"))
-    order = np.lexsort((lines, words[:, 1], words[:, 0], slices, starts))
-    return bucket.take(pa.array(order)), slices[order], digests[order]
-
-
-def digest_matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of 16-byte digests as a `(rows, 16)` byte matrix."""
-    fixed = pa.concat_arrays([pa.array([], pa.binary(16)), *column.cast(pa.binary(16)).chunks])
-    return np.frombuffer(fixed.buffers()[1], dtype=np.uint8, count=16 * len(fixed)).reshape(-1, 16)
