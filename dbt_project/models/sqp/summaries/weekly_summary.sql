@@ -11,6 +11,10 @@
     )
 }}
 
+{% set scope %}
+    {{- within_rebuild_scope('delivered', rebuild_scope) if rebuilds_touched_only() else 'true' -}}
+{% endset %}
+
 with delivered as (
     select *
     from {{ ref('stg_landing__sqp_asin') }}
@@ -21,9 +25,7 @@ weeks as (
     from delivered
     where
         period_type = 'WEEK'
-        {%- if rebuilds_touched_only() %}
-        and {{ within_rebuild_scope('delivered', rebuild_scope) }}
-        {%- endif %}
+        and {{ scope }}
 ),
 
 final as (
