@@ -1,4 +1,4 @@
-{% set rebuild_scope = {
+{% set scope = {
     'macro': 'sqp_touched_slices',
     'period': 'week',
     'columns': ['account_id', 'marketplace_id', 'asin', 'period_start'],
@@ -7,13 +7,11 @@
 {{
     config(
         cluster_by=['account_id', 'marketplace_id', 'asin'],
-        meta={'rebuild_scope': rebuild_scope, 'not_compared': ['load_id', 'updated_at']},
+        meta={'rebuild_scope': scope, 'not_compared': ['load_id', 'updated_at']},
     )
 }}
 
-{% set scope %}
-    {{- within_rebuild_scope('delivered', rebuild_scope) if rebuilds_touched_only() else 'true' -}}
-{% endset %}
+{%- set all = not rebuilds_touched_only() %}
 
 with delivered as (
     select *
@@ -24,8 +22,8 @@ weeks as (
     select *
     from delivered
     where
-        period_type = 'WEEK'
-        and {{ scope }}
+        delivered.period_type = 'WEEK'
+        and {{ 'true' if all else within_rebuild_scope('delivered', scope) }}
 ),
 
 final as (
