@@ -22,7 +22,7 @@ weeks as (
     select *
     from delivered
     where
-        delivered.period_type = 'WEEK'
+        period_type = 'WEEK'
         and {{ 'true' if all else within_rebuild_scope('delivered', scope) }}
 ),
 
