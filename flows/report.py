@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, LiteralString
 
@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from flows.errors import ExitCode, UnreadableDelivery
-from flows.warehouse.landing import Tally
+from flows.warehouse.landing import Landing, Tally
 from flows.warehouse.run_log import SYNC_TYPES, Run
 
 TOP_QUERIES = 10
@@ -56,7 +56,7 @@ class SyncReport:
     @property
     def exit_code(self) -> ExitCode:
         """Done, or partial where a file or a slice stayed behind, or failed where all did."""
-        if self.unreadable and not self.records:
+        if self.unreadable and not any(row["slices_seen"] for row in self.records):
             return ExitCode.FAILED
         if any(row["processed"] and row["processed"] == row["failed"] for row in self.records):
             return ExitCode.PARTIAL
@@ -69,7 +69,7 @@ class SyncReport:
 
 def make_report(
     run: Run,
-    tallies: Mapping[str, Tally],
+    landing: Landing,
     unreadable: Sequence[UnreadableDelivery],
     *,
     something_new: bool = True,
@@ -81,7 +81,7 @@ def make_report(
         run_id=str(run.run_id),
         dry_run=dry_run,
         something_new=something_new,
-        records=[_records(period_type, tally) for period_type, tally in tallies.items()],
+        records=[_records(period_type, tally) for period_type, tally in landing.tallies.items()],
         unreadable=[error.as_dict() for error in unreadable],
         refused=refused_rows(connection, list(run.log_ids.values())),
         held=held_slices(connection),
@@ -222,10 +222,17 @@ def last_syncs(connection: psycopg.Connection[Any]) -> list[Row]:
                 ) at time zone 'UTC',
                 'YYYY-MM-DD HH24:MI'
             ) as last_change,
-            (array_agg(step order by id desc) filter (where sync_status = 'started'))[1]
-                as running_step,
+            (array_agg(step order by id desc) filter (
+                where sync_status = 'started' and lease_until >= clock_timestamp()
+            ))[1] as running_step,
+            (array_agg(step order by id desc) filter (
+                where sync_status = 'started' and lease_until < clock_timestamp()
+            ))[1] as died_in_step,
             (array_agg(error_message order by id desc))[1] as last_error
         from sqp.sync_log
+        where
+            sync_type <> 'unreadable'
+            or run_id = (select run_id from sqp.sync_log order by id desc limit 1)
         group by sync_type
         order by min(id)
         """,
@@ -238,6 +245,7 @@ def _records(period_type: str, tally: Tally) -> Row:
         "sync_type": str(
             next(sync_type for period, sync_type in SYNC_TYPES.items() if period == period_type)
         ),
+        "slices_seen": tally.period_start is not None,
         "slices_changed": tally.slices_changed,
         "slices_unchanged": tally.slices_unchanged,
         "processed": tally.processed,

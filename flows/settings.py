@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     warehouse_pgdatabase: str = "warehouse"
 
     lease_seconds: int = Field(
-        default=120, gt=1, description="How long a run may be silent before it is dead."
+        default=120, gt=1, description="How long a run may be silent before it is shown as dead."
     )
     heartbeat_seconds: float = Field(
         default=10.0, gt=0, description="How often a run says it is alive."

@@ -6,6 +6,8 @@ anywhere is closed by the next one, which takes up what it had landed.
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +35,7 @@ from flows.warehouse.run_log import SYNC_TYPES, Run, SyncStatus, SyncType, lease
 from flows.warehouse.spool import Spool
 
 SELECTOR = "sqp_summaries"
+SPOOL_FOLDER = "spool-"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,14 +83,15 @@ def sync_sqp(
             land(run, landing, set(broken))
             unreadable += broken.values()
             if dry_run:
-                return make_report(run, landing.tallies, unreadable, dry_run=True)
+                return make_report(run, landing, unreadable, dry_run=True)
+            note_unreadable(run, unreadable)
         something_new = bool(run.candidate_types()) or run.follows_a_failure()
         if something_new:
             check(run)
             build(run)
             reconcile(run)
-        finish(run, landing, unreadable)
-        return make_report(run, landing.tallies, unreadable, something_new=something_new)
+        finish(run, landing, set(broken))
+        return make_report(run, landing, unreadable, something_new=something_new)
 
 
 def step(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
@@ -176,31 +180,50 @@ def reconcile(run: Run) -> None:
         )
 
 
-def finish(run: Run, landing: Landing, unreadable: list[UnreadableDelivery]) -> None:
+def note_unreadable(run: Run, unreadable: list[UnreadableDelivery]) -> None:
+    """Write down which files could not be read, whatever becomes of the others."""
+    if not unreadable:
+        return
+    run.begin([SyncType.UNREADABLE], source="files that could not be read")
+    run.end(
+        SyncType.UNREADABLE,
+        SyncStatus.FAILED,
+        message=f"{len(unreadable)} files could not be read",
+        details={"reason": "unreadable", "files": [error.as_dict() for error in unreadable]},
+    )
+
+
+def finish(run: Run, landing: Landing, broken: set[int]) -> None:
     """Close the run's log rows, each with its own outcome."""
     run.at("finish")
-    if unreadable:
-        run.begin([SyncType.UNREADABLE], source="files that could not be read")
-        run.end(
-            SyncType.UNREADABLE,
-            SyncStatus.FAILED,
-            message=f"{len(unreadable)} files could not be read",
-            details={"files": [error.as_dict() for error in unreadable]},
-        )
     for period_type, tally in landing.tallies.items():
+        numbers = {
+            number
+            for number, delivery in enumerate(landing.deliveries)
+            if delivery.period_type == period_type
+        }
         if tally.processed and tally.processed == tally.records["failed"]:
-            run.end(
-                SYNC_TYPES[PeriodType(period_type)],
-                SyncStatus.FAILED,
-                message="every delivered row was refused; see landing.rejected_rows",
-            )
+            reason, message = "refused", "every row was refused; see landing.rejected_rows"
+        elif numbers <= broken:
+            reason, message = "unreadable", "none of its files could be read to the end"
+        else:
+            continue
+        run.end(
+            SYNC_TYPES[PeriodType(period_type)],
+            SyncStatus.FAILED,
+            message=message,
+            details={"reason": reason},
+        )
     run.complete()
 
 
 @contextmanager
 def _spool() -> Iterator[Spool]:
-    """A spool in a folder of the warehouse, which goes with it."""
+    """A spool in a folder of the warehouse, which goes with it; those of dead runs go first."""
     home = get_settings().warehouse_home
     home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="spool-", dir=home) as folder:
+    for leftover in home.glob(f"{SPOOL_FOLDER}*"):
+        if not Path("/proc", leftover.name.split("-")[1]).exists():
+            shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{SPOOL_FOLDER}{os.getpid()}-", dir=home) as folder:
         yield Spool(Path(folder))

@@ -20,12 +20,13 @@ def percent(fraction: float | None) -> str | None:
 def tell_sync(report: SyncReport) -> None:
     """What a sync did, whether its numbers can be used, and where to look next."""
     if report.dry_run:
-        console.say("Dry run: this is what a sync would do; nothing was changed.")
-    _tell_records(report.records)
+        console.say("Dry run: what a sync would land; nothing was changed, and no check was run.")
+    if report.records:
+        _tell_records(report.records)
     _tell_unreadable(report.unreadable)
     _tell_refused(report.refused)
     if not report.dry_run:
-        if not report.something_new:
+        if report.records and not report.something_new:
             console.say("Nothing changed: every slice is as it was, and nothing was rebuilt.\n")
         _tell_held(report.held)
         _tell_quality(report.quality)
@@ -67,7 +68,7 @@ def tell_status(status: Status) -> None:
         [
             (
                 row["sync_type"],
-                f"running: {row['running_step']}" if row["running_step"] else row["last_status"],
+                _state(row),
                 row["last_attempt"],
                 row["last_success"],
                 row["last_change"],
@@ -133,7 +134,10 @@ def _tell_held(held: Sequence[Row]) -> None:
     if held:
         console.say_table(
             ("account", "marketplace", "type", "period", "subject", "reason"),
-            [tuple(row.values()) for row in held[:SHOWN]],
+            [
+                tuple({**row, "marketplace_id": _country(row["marketplace_id"])}.values())
+                for row in held[:SHOWN]
+            ],
             title="Held back: not in the summaries until a good delivery comes",
         )
         _tell_more(held, "more slices are held back")
@@ -198,6 +202,14 @@ def _tell_top_queries(rows: Sequence[Row]) -> None:
 def _tell_more(rows: Sequence[object], what: str) -> None:
     if len(rows) > SHOWN:
         console.say(f"… and {len(rows) - SHOWN} {what}")
+
+
+def _state(row: Row) -> str:
+    if row["running_step"]:
+        return f"running: {row['running_step']}"
+    if row["died_in_step"]:
+        return f"died in step {row['died_in_step']}; the next sync takes its work up"
+    return str(row["last_status"])
 
 
 def _shortened(text: str, most: int) -> str:

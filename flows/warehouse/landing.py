@@ -104,6 +104,7 @@ class Landing:
         self.allow_older = allow_older
         self.tallies = {period_type: Tally() for period_type in log_ids}
         self._rejected: Counter[tuple[int, str | None, date | None, str | None]] = Counter()
+        self._refused: Counter[int] = Counter()
 
     def refuse(self, delivery_number: int, rejected: Sequence[RejectedRow]) -> None:
         """Keep rejected rows for whoever will mend them, and count them as failed."""
@@ -113,7 +114,7 @@ class Landing:
         self._rejected.update(
             (delivery_number, row.account_id, row.period_start, row.subject) for row in rejected
         )
-        self.tallies[delivery.period_type].records["failed"] += len(rejected)
+        self._refused[delivery_number] += len(rejected)
         write_rejected_rows(self.connection, self.log_ids[delivery.period_type], delivery, rejected)
 
     def land(self, failed: set[int]) -> None:
@@ -123,6 +124,7 @@ class Landing:
             failed: numbers of the deliveries that broke while they were read; none of their
                 rows is landed.
         """
+        self._count_refused(failed)
         winners = self._winners(failed)
         self._ensure_partitions(self.spool.keys[number] for number in winners)
         holding = np.full(len(self.spool.keys), -1)
@@ -141,6 +143,13 @@ class Landing:
             empty = [self._slice(number, winners, EMPTY, NO_ROWS) for number in sorted(emptied)]
             self._replace(empty, ROW_SCHEMA.empty_table())
             self.write_tallies()
+
+    def _count_refused(self, failed: set[int]) -> None:
+        """Count the refused rows of the deliveries that did not break."""
+        for number, count in self._refused.items():
+            if number not in failed:
+                self.tallies[self.deliveries[number].period_type].records["failed"] += count
+        self._refused.clear()
 
     def write_tallies(self) -> None:
         """Bring the run's log rows up to the counts so far."""
@@ -183,6 +192,7 @@ class Landing:
             self.tallies[self.spool.keys[number].period_type].superseded_records += count
         self._count("skipped", bucket.repeated)
         self._refuse_conflicts(bucket.conflicting)
+        self._count_refused(set())
         slices = [
             self._slice(each.number, winners, each.digest, each.positions) for each in bucket.slices
         ]
@@ -217,12 +227,16 @@ class Landing:
             if before is None:
                 tally.records["inserted"] += each.row_count
                 changed.append(each)
-            elif each.digest == before.slice_digest:
+            elif each.digest == before.slice_digest and not _is_mended(each, before):
                 tally.records["unchanged"] += each.row_count
                 tally.slices_unchanged += 1
                 if _arrived(each) > (before.delivered_at, before.source_file):
                     came_again.append((before.slice_id, *_arrived(each)))
-            elif self.allow_older or _arrived(each) >= (before.delivered_at, before.source_file):
+            elif (
+                self.allow_older
+                or before.is_all_there_is_and_held
+                or _arrived(each) >= (before.delivered_at, before.source_file)
+            ):
                 changed.append(each)
             else:
                 tally.records["skipped"] += each.row_count
@@ -336,6 +350,11 @@ class Landing:
         for number, count in counted:
             self.tallies[self.spool.keys[number].period_type].records[outcome] += count
         return counted
+
+
+def _is_mended(each: _Slice, before: KnownSlice) -> bool:
+    """Whether a held slice came again with the same rows let in, and other ones refused."""
+    return before.slice_status == "held" and each.rejected != before.rejected_count
 
 
 def _arrived(each: _Slice) -> tuple[datetime, str]:

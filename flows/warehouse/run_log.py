@@ -141,7 +141,7 @@ class Run:
                 from sqp.sync_log
                 where
                     sync_status = 'failed'
-                    and sync_type <> 'unreadable'
+                    and coalesce(error_details ->> 'reason', '') not in ('unreadable', 'refused')
                     and run_id = (
                         select run_id
                         from sqp.sync_log
@@ -248,7 +248,9 @@ def leased_run() -> Iterator[Run]:
             try:
                 yield run
             except BaseException as error:
-                run.fail(f"{type(error).__name__}: {error}", {"step": run.step})
+                # A lost connection closes no row: the next run does, and the error is told.
+                with suppress(psycopg.Error):
+                    run.fail(f"{type(error).__name__}: {error}", {"step": run.step})
                 raise
     finally:
         connection.close()

@@ -27,6 +27,13 @@ class KnownSlice(NamedTuple):
     accepted_load_id: int | None
     delivered_at: datetime
     source_file: str
+    slice_status: str
+    rejected_count: int
+
+    @property
+    def is_all_there_is_and_held(self) -> bool:
+        """Whether nothing is in force, and what came last is held back."""
+        return self.accepted_load_id is None and self.slice_status == "held"
 
 
 class SliceLoad(NamedTuple):
@@ -63,7 +70,8 @@ def look_up(connection: Connection, keys: Sequence[SliceKey]) -> dict[SliceKey, 
     found = connection.execute(
         """
         select wanted.position, slices.slice_id, slices.slice_digest, slices.load_id,
-            slices.accepted_load_id, slices.delivered_at, slices.source_file
+            slices.accepted_load_id, slices.delivered_at, slices.source_file,
+            slices.slice_status, slices.rejected_count
         from unnest(
             %s::text[], %s::text[], %s::text[], %s::text[], %s::date[], %s::date[], %s::text[]
         ) with ordinality as wanted (

@@ -106,6 +106,34 @@ def test_a_held_slice_keeps_the_load_in_force_until_a_good_one_comes(
     assert warehouse.execute("select count(*) from landing.sqp_asin").fetchone() == (3,)
 
 
+def test_a_mended_file_is_checked_again_though_its_good_rows_are_the_same(
+    warehouse: psycopg.Connection[Any],
+) -> None:
+    sync([Parcel([ONE], refused=[ONE])], held={ONE.asin: "too many refused"})
+    assert in_force(warehouse) == {}
+    sync([Parcel([ONE], hour=1)])
+    assert in_force(warehouse) == contents([ONE])
+
+
+def test_an_older_file_may_take_the_place_of_a_held_one_with_nothing_in_force(
+    warehouse: psycopg.Connection[Any],
+) -> None:
+    bad = Slice(ONE.asin, 0, {"red shoe": 1})
+    early = Parcel([ONE], name="early")
+    late = Parcel([bad], hour=5, name="late")
+    sync([early, late], held={ONE.asin: "lies"})
+    assert in_force(warehouse) == {}
+    sync([early])
+    assert in_force(warehouse) == contents([ONE])
+
+
+def test_refused_rows_of_a_file_that_broke_do_not_count(
+    warehouse: psycopg.Connection[Any],
+) -> None:
+    tally = sync([Parcel([ONE], refused=[ONE], broken=True), Parcel([OTHER], name="good")])
+    assert tally.records == {"inserted": 1}
+
+
 def test_identical_rows_count_as_skipped_and_conflicting_ones_as_failed(
     warehouse: psycopg.Connection[Any],
 ) -> None:

@@ -199,6 +199,7 @@ def test_a_run_killed_anywhere_and_one_rerun_equal_a_clean_run(
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     sync_sqp([str(deliveries)])
     assert snapshot(warehouse) == expected
+    assert not list(get_settings().warehouse_home.glob("spool-*")), "the dead run's spool is gone"
     ended = warehouse.execute(
         """
         select sync_status, error_details ->> 'reason', error_message
