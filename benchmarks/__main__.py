@@ -58,7 +58,8 @@ def landing_lines(results: list[dict[str, Any]]) -> list[str]:
         "The bare COPY streams the same rows, ready-made and in delivered order, into a table with"
         " the columns, month partitions and unique index of `landing.sqp_asin`. *Rows/s of bare* is"
         " our rows per second, from file to rows in force, over the bare COPY's. *Second ÷ first*"
-        " is the same file synced again: nothing changes.",
+        " is the same file synced again: nothing changes. The first line is the median of"
+        f" {landing.ROUNDS} rounds, the others are one round each.",
         "",
         "| format | rows | parse s | land s | bare COPY s | rows/s of bare | second ÷ first"
         " | peak MB |",
