@@ -289,21 +289,31 @@ def _locked(connection: psycopg.Connection[Any]) -> bool:
 
 
 def _busy(connection: psycopg.Connection[Any]) -> Busy:
-    """Who holds the lock, from its log rows or, before it wrote any, from its session."""
+    """Who holds the lock: from its log rows or, before it wrote any, from its session."""
     row = connection.execute(
         """
-        select worker, started_at, step
-        from sqp.sync_log
-        where sync_status = 'started'
-        order by started_at desc
+        select
+            coalesce(sync_log.worker, 'server process ' || activity.pid),
+            coalesce(sync_log.started_at, activity.backend_start),
+            coalesce(sync_log.step, 'find')
+        from pg_locks as locks
+        inner join pg_stat_activity as activity on locks.pid = activity.pid
+        left join sqp.sync_log as sync_log on sync_log.sync_status = 'started'
+        where
+            locks.locktype = 'advisory'
+            and locks.granted
+            and locks.database = (select oid from pg_database where datname = current_database())
+            and (locks.classid::bigint << 32) | locks.objid::bigint = hashtextextended(%s, 0)
+        order by sync_log.started_at desc nulls last
         limit 1
-        """
+        """,
+        (LOCK_NAME,),
     ).fetchone()
     if row:
         worker, since, step = row
         who = f"{worker} runs since {since:%Y-%m-%d %H:%M:%S} UTC and is at step `{step}`"
     else:
-        who = "another run has just begun"
+        who = "it ended this moment"
     return Busy(
         "a sync is already running", who, "wait for it; `warehouse status` shows how far it is"
     )

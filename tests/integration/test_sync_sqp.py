@@ -255,6 +255,8 @@ def test_a_dead_run_does_not_block_and_a_living_one_does(
     warehouse: psycopg.Connection[Any], deliveries: Path, run_cli: RunCli
 ) -> None:
     with leased_run() as run:
+        with pytest.raises(Busy, match=r"server process \d+ runs since"), leased_run():
+            pass
         run.begin([SyncType.WEEKLY], source="somebody else's")
         refused = run_cli("sync-sqp", str(deliveries))
         assert refused.returncode == ExitCode.BUSY
