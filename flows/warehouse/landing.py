@@ -104,17 +104,15 @@ class Landing:
         self.allow_older = allow_older
         self.tallies = {period_type: Tally() for period_type in log_ids}
         self._rejected: Counter[tuple[int, str | None, date | None, str | None]] = Counter()
-        self._refused: Counter[int] = Counter()
 
     def refuse(self, delivery_number: int, rejected: Sequence[RejectedRow]) -> None:
-        """Keep rejected rows for whoever will mend them, and count them as failed."""
+        """Keep rejected rows for whoever will mend them; `land` counts them as failed."""
         if not rejected:
             return
         delivery = self.deliveries[delivery_number]
         self._rejected.update(
             (delivery_number, row.account_id, row.period_start, row.subject) for row in rejected
         )
-        self._refused[delivery_number] += len(rejected)
         write_rejected_rows(self.connection, self.log_ids[delivery.period_type], delivery, rejected)
 
     def land(self, failed: set[int]) -> None:
@@ -145,11 +143,10 @@ class Landing:
             self.write_tallies()
 
     def _count_refused(self, failed: set[int]) -> None:
-        """Count the refused rows of the deliveries that did not break."""
-        for number, count in self._refused.items():
+        """Count the rows refused while parsing, of the deliveries that did not break."""
+        for (number, *_), count in self._rejected.items():
             if number not in failed:
                 self.tallies[self.deliveries[number].period_type].records["failed"] += count
-        self._refused.clear()
 
     def write_tallies(self) -> None:
         """Bring the run's log rows up to the counts so far."""
@@ -191,8 +188,8 @@ class Landing:
         for number, count in self._count("skipped", bucket.superseded):
             self.tallies[self.spool.keys[number].period_type].superseded_records += count
         self._count("skipped", bucket.repeated)
+        self._count("failed", np.asarray(bucket.conflicting.column("slice_number")))
         self._refuse_conflicts(bucket.conflicting)
-        self._count_refused(set())
         slices = [
             self._slice(each.number, winners, each.digest, each.positions) for each in bucket.slices
         ]
