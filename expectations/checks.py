@@ -129,6 +129,7 @@ def _session(connection: Connection) -> Iterator[psycopg.Connection[Any]]:
     """One transaction for a round of checks: its rows appear together, or not at all."""
     login = make_conninfo(**connection.libpq(), application_name="warehouse checks")
     with psycopg.connect(login) as session:
+        session.execute("set role etl")
         session.execute("set time zone 'UTC'")
         session.execute("set work_mem = '64MB'")
         yield session

@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from flows import console
+from flows.commands import secrets, upkeep
+from flows.commands.options import AsJson, examples
 from flows.errors import ExitCode, UsageError, WarehouseError
 
 INTERRUPTED = 130
@@ -28,12 +30,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for a machine.")]
-
-
-def examples(*lines: str) -> str:
-    """The examples at the end of a command's help."""
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+for commands in (secrets, upkeep):
+    commands.register(app)
 
 
 @app.callback(epilog=examples("warehouse up", "warehouse sync-sqp deliveries/", "warehouse status"))
@@ -61,10 +59,12 @@ def up(as_json: AsJson = False) -> None:
     from flows.settings import get_settings
     from flows.warehouse import migrate
     from flows.warehouse.embedded import ensure_server, server_status
+    from flows.warehouse.policies import ensure_policies
 
     was_running = server_status(get_settings()).running
     ensure_server(get_settings())
     applied = migrate.upgrade()
+    ensure_policies()
     server = server_status(get_settings())
     if as_json:
         migrations = {"applied": applied, "revision": migrate.head_revision()}

@@ -76,6 +76,16 @@ class Settings(BaseSettings):
     warehouse_pgpassword: SecretStr = SecretStr("")
     warehouse_pgdatabase: str = "warehouse"
 
+    warehouse_secret_keys: SecretStr | None = Field(
+        default=None,
+        description="The keys that stored credentials are sealed with: comma-separated, the"
+        " current one first. Goes before the file.",
+    )
+    warehouse_secret_keys_file: Path | None = Field(
+        default=None,
+        description="The file with these keys, one a line; else `secret.keys` in the home.",
+    )
+
     lease_seconds: int = Field(
         default=120, gt=1, description="How long a run may be silent before it is shown as dead."
     )

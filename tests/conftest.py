@@ -26,6 +26,7 @@ from psycopg import sql
 from flows.settings import PROJECT_ROOT, Connection, get_settings, quiet_environment
 from flows.warehouse import migrate
 from flows.warehouse.embedded import delete_server, ensure_server, stop_server
+from flows.warehouse.policies import ensure_policies
 
 PG_VARIABLES = ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE")
 PREFECT_START_SECONDS = 120
@@ -92,12 +93,13 @@ def server() -> Iterator[Connection]:
 
 @pytest.fixture(scope="session")
 def template(server: Connection) -> Iterator[str]:
-    """The name of a migrated, empty database to clone."""
+    """The name of a migrated, empty database with its policies, to clone."""
     name = f"wh_template_{os.getpid()}"
     execute(server, sql.SQL("create database {}").format(sql.Identifier(name)))
     with pytest.MonkeyPatch.context() as patch:
         use_database(patch, server.model_copy(update={"database": name}))
         migrate.upgrade()
+        ensure_policies()
     get_settings.cache_clear()
     # A template can be cloned only while nobody is connected to it.
     execute(
@@ -131,6 +133,8 @@ def database(
     connection = server.model_copy(update={"database": name})
     monkeypatch.setenv("WAREHOUSE_HOME", str(tmp_path / ".warehouse"))
     use_database(monkeypatch, connection)
+    with psycopg.connect(**connection.libpq(), autocommit=True) as session:
+        migrate.settle_database(session)
     yield connection
     drop_database(server, name)
 

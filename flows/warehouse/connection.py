@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL
 
 from flows.errors import WarehouseError
 from flows.settings import Connection, get_settings
+
+Role = Literal["etl", "dbt"]
 
 
 def current_connection() -> Connection:
@@ -22,8 +27,18 @@ def current_connection() -> Connection:
     return connection
 
 
-def connect(*, autocommit: bool = False, application: str = "warehouse") -> psycopg.Connection:
-    """Log in; times are UTC, and the server ends our statement when we are gone."""
+def connect(
+    *, autocommit: bool = False, application: str = "warehouse", role: Role | None = None
+) -> psycopg.Connection:
+    """Log in; times are UTC, and the server ends our statement when we are gone.
+
+    Args:
+        role: the role of least privilege to work in, for as long as the connection lives; without
+            one the login itself works, which only migrations, status and repairs need.
+
+    Raises:
+        WarehouseError: the login is refused, or may not take the role.
+    """
     where = current_connection()
     try:
         connection = psycopg.connect(
@@ -38,8 +53,28 @@ def connect(*, autocommit: bool = False, application: str = "warehouse") -> psyc
         ) from error
     connection.execute("set time zone 'UTC'")
     connection.execute("set client_connection_check_interval = '1s'")
+    if role:
+        take_role(connection, role)
     connection.autocommit = autocommit
     return connection
+
+
+def take_role(connection: psycopg.Connection[Any], role: Role) -> None:
+    """Work in a role of least privilege from here on; the connection must be in autocommit.
+
+    Raises:
+        WarehouseError: the login is not a member of the role; the connection is closed.
+    """
+    try:
+        connection.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
+    except psycopg.Error as error:
+        connection.close()
+        login = current_connection().user
+        raise WarehouseError(
+            f"{login} may not work as the role {role}",
+            str(error).strip().splitlines()[0],
+            f"run `warehouse up`, or let an administrator run: grant {role} to {login}",
+        ) from error
 
 
 def sqlalchemy_url() -> URL:

@@ -31,24 +31,8 @@ def build(selector: str, *, sync_log_id: int | None = None) -> BuildSummary:
         WarehouseError: dbt could not run, or a model or test failed; it names each with the
             model it tests and its compiled file.
     """
-    from dbt.cli.main import dbtRunner
-
-    os.environ.update(get_settings().dbt_environment())
     os.environ["WAREHOUSE_SYNC_LOG_ID"] = str(sync_log_id or "")
-    outcome = dbtRunner().invoke(
-        [
-            "build",
-            "--project-dir",
-            str(PROJECT),
-            "--profiles-dir",
-            str(PROJECT_ROOT),
-            "--selector",
-            selector,
-            "--log-level",
-            "none",
-            "--no-use-colors",
-        ]
-    )
+    outcome = _invoke("build", "--selector", selector)
     if outcome.exception is not None:
         raise WarehouseError(
             "dbt could not build the summaries",
@@ -66,6 +50,41 @@ def build(selector: str, *, sync_log_id: int | None = None) -> BuildSummary:
     return BuildSummary(
         outcomes=Counter(str(result.status) for result in results),
         warnings=tuple(describe(result) for result in results if result.status == "warn"),
+    )
+
+
+def run_operation(macro: str) -> None:
+    """Run a macro of the project.
+
+    Raises:
+        WarehouseError: dbt could not run, or the macro failed.
+    """
+    outcome = _invoke("run-operation", macro)
+    failed = [result for result in getattr(outcome.result, "results", []) if result.message]
+    if not outcome.success:
+        said = str(outcome.exception or "; ".join(str(result.message) for result in failed))
+        raise WarehouseError(
+            f"dbt could not run {macro}",
+            _first_lines(said),
+            f"run `uv run dbt run-operation {macro} --project-dir dbt_project` to see all of it",
+        )
+
+
+def _invoke(*arguments: str) -> Any:
+    from dbt.cli.main import dbtRunner
+
+    os.environ.update(get_settings().dbt_environment())
+    return dbtRunner().invoke(
+        [
+            *arguments,
+            "--project-dir",
+            str(PROJECT),
+            "--profiles-dir",
+            str(PROJECT_ROOT),
+            "--log-level",
+            "none",
+            "--no-use-colors",
+        ]
     )
 
 

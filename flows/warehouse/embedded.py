@@ -4,6 +4,7 @@ One server belongs to one folder, the *home* (`.warehouse`):
 
     data/            the database's files          run/           its Unix socket
     password         of its one user, mode 0600    server.json    port, and what lies elsewhere
+    backups/         base backups, log, dumps
     warehouse.conf   how it is tuned               lock           held while starting or stopping
 
 The server is started when it is needed, shared by processes and outlives them. With `PGHOST`
@@ -86,7 +87,7 @@ def ensure_server(settings: Settings) -> Connection:
     if external := _external(settings):
         return external
     home = settings.warehouse_home
-    with _as_warehouse_error("the embedded server cannot be started"), _lock(home):
+    with as_warehouse_error("the embedded server cannot be started"), _lock(home):
         places = make_places(home)
         _make_data(places)
         places = _running(places) or _start(places)
@@ -113,8 +114,8 @@ def stop_server(settings: Settings) -> bool:
     home = settings.warehouse_home
     if settings.uses_external_server or not home.exists():
         return False
-    with _as_warehouse_error("the embedded server cannot be stopped"), _lock(home):
-        was_running = _stop(find_places(home))
+    with as_warehouse_error("the embedded server cannot be stopped"), _lock(home):
+        was_running = stop_places(find_places(home))
         remove_block(env_file(home))
     get_settings.cache_clear()
     return was_running
@@ -126,7 +127,7 @@ def delete_server(settings: Settings) -> None:
     if settings.uses_external_server or not home.exists():
         return
     stop_server(settings)
-    with _as_warehouse_error("the embedded server cannot be deleted"), _lock(home):
+    with as_warehouse_error("the embedded server cannot be deleted"), _lock(home):
         for path in find_places(home).owned_paths():
             if path.is_dir():
                 shutil.rmtree(path)
@@ -137,6 +138,24 @@ def delete_server(settings: Settings) -> None:
         home.rmdir()
 
 
+def replace_data(settings: Settings, restored: Places) -> Path:
+    """Stop the embedded server and give it the data of another folder; where the old data is now.
+
+    `restored` must be stopped and lie in the same file system. What was there stays beside, under
+    a name that nothing else uses.
+    """
+    home = settings.warehouse_home
+    with as_warehouse_error("the data cannot be replaced"), _lock(home):
+        places = make_places(home)
+        stop_places(places)
+        aside = places.base / f"data-before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        if places.data.exists():
+            places.data.rename(aside)
+        replace_file(places.password, restored.password.read_bytes())
+        restored.data.rename(places.data)
+    return aside
+
+
 def server_status(settings: Settings) -> ServerStatus:
     """The server as it is now; starts nothing, waits for nothing and writes nothing.
 
@@ -145,11 +164,11 @@ def server_status(settings: Settings) -> ServerStatus:
     """
     if external := _external(settings):
         return _external_status(external)
-    with _as_warehouse_error("the embedded server cannot be looked at"):
+    with as_warehouse_error("the embedded server cannot be looked at"):
         places = find_places(settings.warehouse_home)
         postmaster = read_postmaster(places)
         identity = None
-        if postmaster and _is_alive(postmaster, places) and _ping(postmaster) == pq.Ping.OK:
+        if postmaster and is_alive(postmaster, places) and _ping(postmaster) == pq.Ping.OK:
             places = replace(places, port=int(postmaster.port))
             identity = _checked_identity(places, str(places.sockets))
         return ServerStatus(
@@ -215,7 +234,7 @@ def _make_data(places: Places) -> None:
     draft = Path(tempfile.mkdtemp(prefix="data-", suffix=DRAFT, dir=places.base))
     try:
         give(draft, places.account)
-        made = _run(
+        made = run_program(
             places,
             "initdb",
             "--pgdata=.",
@@ -232,7 +251,7 @@ def _make_data(places: Places) -> None:
         if made.returncode != 0:
             raise WarehouseError(
                 "the embedded database cannot be made",
-                _reason(made.stderr),
+                reason(made.stderr),
                 f"`warehouse doctor` looks at disk and permissions; the folder is {places.base}",
             )
         with (draft / "postgresql.conf").open("a", encoding="utf-8") as config:
@@ -253,7 +272,7 @@ def _check_data(places: Places) -> None:
             "move the folder away, or `warehouse down --delete-data` to start anew",
         )
     made_by = version.read_text(encoding="ascii").strip()
-    ours = _run(places, "postgres", "--version", folder=places.base).stdout.split()[-1]
+    ours = run_program(places, "postgres", "--version", folder=places.base).stdout.split()[-1]
     if made_by != ours.split(".")[0]:
         raise WarehouseError(
             f"{places.data} was made by PostgreSQL {made_by}",
@@ -277,7 +296,7 @@ def _start(places: Places) -> Places:
         remember(places)
         replace_file(places.config, render_config(places).encode(), places.account)
         log_size = places.log.stat().st_size if places.log.exists() else 0
-        started = _run(
+        started = run_program(
             places,
             "pg_ctl",
             "start",
@@ -289,12 +308,12 @@ def _start(places: Places) -> Places:
         )
         if started.returncode == 0:
             break
-        said = _log_since(places, log_size)
+        said = log_since(places, log_size)
         passing = "could not bind" in said or "pre-existing shared memory" in said
         if not passing or time.monotonic() > retry_until:
             raise WarehouseError(
                 "the embedded server does not start",
-                _reason(said) or _reason(started.stderr + started.stdout),
+                reason(said) or reason(started.stderr + started.stdout),
                 f"the whole story is in {places.log}",
             )
         time.sleep(0.5)
@@ -313,7 +332,7 @@ def _running(places: Places) -> Places | None:
     """
     give_up = time.monotonic() + ANSWER_SECONDS
     while postmaster := read_postmaster(places):
-        if not _is_alive(postmaster, places):
+        if not is_alive(postmaster, places):
             (places.data / "postmaster.pid").unlink()
             return None
         if _ping(postmaster) == pq.Ping.OK:
@@ -331,14 +350,15 @@ def _running(places: Places) -> Places | None:
     return None
 
 
-def _stop(places: Places) -> bool:
+def stop_places(places: Places) -> bool:
+    """Stop the server of these places; False if none was running."""
     postmaster = read_postmaster(places)
     if postmaster is None:
         return False
-    if not _is_alive(postmaster, places):
+    if not is_alive(postmaster, places):
         (places.data / "postmaster.pid").unlink()
         return False
-    stopped = _run(
+    stopped = run_program(
         places,
         "pg_ctl",
         "stop",
@@ -351,13 +371,13 @@ def _stop(places: Places) -> bool:
     if stopped.returncode != 0:
         raise WarehouseError(
             "the embedded server does not stop",
-            _reason(stopped.stderr + stopped.stdout),
+            reason(stopped.stderr + stopped.stdout),
             f"the whole story is in {places.log}",
         )
     return True
 
 
-def _is_alive(postmaster: Postmaster, places: Places) -> bool:
+def is_alive(postmaster: Postmaster, places: Places) -> bool:
     """Whether the named process is the server of our data folder.
 
     False for a stale file: no such process, or by now another program's.
@@ -399,12 +419,13 @@ def _ping(postmaster: Postmaster) -> pq.Ping:
     return pq.Ping(pq.PGconn.ping(where.encode()))
 
 
-def _login(places: Places, host: str) -> psycopg.Connection:
+def log_in(places: Places, host: str) -> psycopg.Connection:
+    """A session of the server's one user, in autocommit, on the database `postgres`."""
     return psycopg.connect(
         host=host,
         port=places.port,
         user=OWNER,
-        password=_password(places),
+        password=read_password(places),
         dbname="postgres",
         connect_timeout=10,
         require_auth="scram-sha-256",
@@ -421,7 +442,7 @@ def _checked_identity(places: Places, host: str) -> Identity:
     """
     where = f"{host}:{places.port}"
     try:
-        with _login(places, host) as connection:
+        with log_in(places, host) as connection:
             row = connection.execute(
                 "select current_setting('data_directory'), current_setting('server_version')"
             ).fetchone()
@@ -443,7 +464,7 @@ def _checked_identity(places: Places, host: str) -> Identity:
 
 
 def _create_database(places: Places) -> None:
-    with _login(places, str(places.sockets)) as connection:
+    with log_in(places, str(places.sockets)) as connection:
         exists = "select 1 from pg_catalog.pg_database where datname = %s"
         if connection.execute(exists, [DATABASE]).fetchone() is None:
             connection.execute(f"create database {DATABASE}")
@@ -455,12 +476,13 @@ def _connection(places: Places) -> Connection:
         host=str(places.sockets),
         port=places.port,
         user=OWNER,
-        password=SecretStr(_password(places)),
+        password=SecretStr(read_password(places)),
         database=DATABASE,
     )
 
 
-def _password(places: Places) -> str:
+def read_password(places: Places) -> str:
+    """The password of the server's one user."""
     try:
         return places.password.read_text(encoding="ascii")
     except FileNotFoundError:
@@ -502,6 +524,12 @@ def render_config(places: Places) -> str:
         "work_mem": "64MB",
         "maintenance_work_mem": "256MB",
         "dynamic_shared_memory_type": _dynamic_shared_memory(),
+        "wal_level": "replica",
+        "archive_mode": "on",
+        "archive_command": f"'{archive_command(places)}'",
+        "shared_preload_libraries": "'pg_stat_statements'",
+        "pg_stat_statements.max": "1000",
+        "pg_stat_statements.track_utility": "off",
         "max_wal_size": "4GB",
         "checkpoint_timeout": "15min",
         "checkpoint_completion_target": "0.9",
@@ -520,6 +548,31 @@ def render_config(places: Places) -> str:
     )
 
 
+def archive_command(places: Places) -> str:
+    """The shell command that copies a finished piece of the log into the archive.
+
+    It does nothing while there is no archive: nothing piles up before the first base backup. A
+    piece that is there already must be the same one.
+    """
+    folder = str(archive_folder(places)).replace("%", "%%")
+    return (
+        f'! test -d "{folder}" || cmp -s "%p" "{folder}/%f" || {{ ! test -e "{folder}/%f"'
+        f' && cp "%p" "{folder}/%f{DRAFT}" && sync "{folder}/%f{DRAFT}"'
+        f' && mv "{folder}/%f{DRAFT}" "{folder}/%f"; }}'
+    )
+
+
+def archive_folder(places: Places) -> Path:
+    """Where the log of the server's present data is archived, once a base backup made it."""
+    return places.backups / system_identifier(places.data) / "wal"
+
+
+def system_identifier(data: Path) -> str:
+    """The number that PostgreSQL gives a database when it is made; its copies share it."""
+    with (data / "global" / "pg_control").open("rb") as control:
+        return str(int.from_bytes(control.read(8), sys.byteorder))
+
+
 def _dynamic_shared_memory() -> str:
     """Where parallel queries share memory: files, when /dev/shm is small as in many containers."""
     shm = Path("/dev/shm")  # noqa: S108
@@ -527,10 +580,18 @@ def _dynamic_shared_memory() -> str:
     return "posix" if roomy else "mmap"
 
 
-def _run(
-    places: Places, name: str, *arguments: str, folder: Path, typed: str = ""
+def run_program(
+    places: Places,
+    name: str,
+    *arguments: str,
+    folder: Path,
+    typed: str = "",
+    password: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of the server's programs as its account; `typed` is all it can read from stdin."""
+    """Run one of the server's programs as its account; `typed` is all it can read from stdin.
+
+    A client program logs in with `password`.
+    """
     reader, writer = os.pipe()
     try:
         if places.account is not None:
@@ -545,7 +606,12 @@ def _run(
             errors="replace",
             check=False,
             cwd=folder,
-            env={"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath},
+            env={
+                "LC_ALL": "C",
+                "TZ": "UTC",
+                "PATH": os.defpath,
+                **({"PGPASSWORD": password} if password else {}),
+            },
             umask=0o077,
             **as_account(places.account),
         )
@@ -553,7 +619,8 @@ def _run(
         os.close(reader)
 
 
-def _log_since(places: Places, size: int) -> str:
+def log_since(places: Places, size: int) -> str:
+    """What the server has written into its log after the first `size` bytes."""
     with contextlib.suppress(OSError):
         opened = os.open(places.log, os.O_RDONLY | os.O_NOFOLLOW)
         with os.fdopen(opened, encoding="utf-8", errors="replace") as log:
@@ -562,7 +629,7 @@ def _log_since(places: Places, size: int) -> str:
     return ""
 
 
-def _reason(said: str) -> str:
+def reason(said: str) -> str:
     """The line that says why, out of what PostgreSQL's programs print."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if "FATAL:" in line or "PANIC:" in line or "error:" in line]
@@ -603,7 +670,7 @@ def _holds(lock: IO[str], home: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _as_warehouse_error(what: str) -> Iterator[None]:
+def as_warehouse_error(what: str) -> Iterator[None]:
     """Turn what the system refuses into an error that a user can act on."""
     try:
         yield

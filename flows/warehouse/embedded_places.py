@@ -77,6 +77,11 @@ class Places:
         return self.base / "warehouse.conf"
 
     @property
+    def backups(self) -> Path:
+        """Where base backups, archived log and dumps go; they outlive the data."""
+        return self.base / "backups"
+
+    @property
     def password(self) -> Path:
         """The file with the password of the server's one user."""
         return self.home / "password"
@@ -97,10 +102,11 @@ class Places:
         return tuple(notes)
 
     def owned_paths(self) -> list[Path]:
-        """Every file and folder that belongs to the server, outermost last."""
+        """Every file and folder that belongs to the server, outermost last; never backups."""
         inside = [self.data, self.config, self.sockets, *self.base.glob("postgres-*")]
         inside += [*self.base.glob(f"*{DRAFT}"), self.password, _memory(self.home)]
-        return inside if self.base == self.home else [*inside, self.base]
+        keeps_base = self.base == self.home or self.backups.exists()
+        return inside if keeps_base else [*inside, self.base]
 
 
 def find_places(home: Path) -> Places:

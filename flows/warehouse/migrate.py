@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from psycopg import errors
+from psycopg import errors, sql
 from sqlalchemy.exc import DBAPIError
 
 from flows.errors import Busy, WarehouseError
 from flows.settings import PROJECT_ROOT
 from flows.warehouse.connection import connect
+from migrations.record import checksum
 
 LOCK_WAIT = "60s"
+ATTEMPTS = 5
+"""How often a migration that does not get a lock is tried, each time for its lock_timeout."""
+SEARCH_PATH = "app, sqp, reporting, landing, public"
+"""Where names without a schema are looked up, so that the specifications' queries run as written."""
 
 
 def head_revision() -> str:
@@ -40,11 +51,14 @@ def current_revision() -> str | None:
 def upgrade() -> list[str]:
     """Bring the database to the newest migration; the revisions that were applied, oldest first.
 
-    Two at once: the second waits for the first, and then has nothing to do.
+    Two at once: the second waits for the first, and then has nothing to do. A migration that
+    cannot get a lock gives way to its holder and is tried again.
 
     Raises:
-        Busy: another upgrade has been at work for longer than `LOCK_WAIT`.
-        WarehouseError: the database is at a migration that this version does not have.
+        Busy: another upgrade has been at work for longer than `LOCK_WAIT`, or a lock that a
+            migration needs is held for longer than all attempts.
+        WarehouseError: the database is at a migration that this version does not have, an
+            applied migration has been edited since, or one failed.
     """
     with connect(autocommit=True, application="warehouse migrations") as connection:
         connection.execute(f"set lock_timeout = '{LOCK_WAIT}'")
@@ -58,16 +72,92 @@ def upgrade() -> list[str]:
             ) from None
         before = current_revision()
         steps = _steps_from(before)
+        _refuse_edited(connection)
         if steps:
-            try:
-                command.upgrade(alembic_config(), "head")
-            except DBAPIError as error:
+            _apply(steps)
+        settle_database(connection)
+    return steps
+
+
+def _apply(steps: list[str]) -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            command.upgrade(alembic_config(), "head")
+        except DBAPIError as error:
+            said = str(error.orig).strip().splitlines()[0]
+            failed = _failed_step(steps)
+            if not isinstance(error.orig, errors.LockNotAvailable):
                 raise WarehouseError(
-                    f"a migration after {before or 'the empty database'} failed",
-                    str(error.orig).strip().splitlines()[0],
+                    f"migration {failed} failed",
+                    said,
                     "nothing of that migration was kept; `warehouse up` tries again",
                 ) from error
-    return steps
+            if attempt == ATTEMPTS:
+                raise Busy(
+                    f"migration {failed} does not get its lock",
+                    said,
+                    "end the session that holds it (see pg_locks), and run `warehouse up` again",
+                ) from error
+            time.sleep(random.uniform(0.5, 1.5) * attempt)  # noqa: S311
+        else:
+            return
+
+
+def _failed_step(steps: list[str]) -> str:
+    reached = current_revision()
+    return steps[steps.index(reached) + 1] if reached in steps else steps[0]
+
+
+def _refuse_edited(connection: psycopg.Connection[Any]) -> None:
+    """Compare the checksum of each migration in force with its file."""
+    try:
+        recorded = connection.execute(
+            "select version, checksum from app.schema_migrations where checksum is not null"
+            " order by version"
+        ).fetchall()
+    except (errors.UndefinedTable, errors.UndefinedColumn):
+        return
+    scripts = ScriptDirectory.from_config(alembic_config())
+    for version, known in recorded:
+        script = scripts.get_revision(version)
+        if checksum(script) != known:
+            raise WarehouseError(
+                f"migration {version} has been edited since it was applied",
+                f"{Path(script.path).name} is not the file that this database was migrated with",
+                "put the file back, and make the change in a new migration",
+            )
+
+
+def settle_database(connection: psycopg.Connection[Any]) -> None:
+    """What belongs to the database itself and to no schema: where names are looked up, and
+    that dbt may make its schemas. A clone of a database does not inherit it.
+    """
+    (database,) = connection.execute("select current_database()").fetchone() or ("",)
+    may_create = connection.execute(
+        "select has_database_privilege('dbt', current_database(), 'create')"
+    ).fetchone()
+    if may_create != (True,):
+        connection.execute(
+            sql.SQL("grant create on database {} to dbt").format(sql.Identifier(database))
+        )
+    wanted = f"search_path={SEARCH_PATH}"
+    found = connection.execute(
+        """
+        select true
+        from pg_catalog.pg_db_role_setting
+        where
+            setrole = 0
+            and setdatabase = (select oid from pg_catalog.pg_database where datname = %s)
+            and %s = any(setconfig)
+        """,
+        (database, wanted),
+    ).fetchone()
+    if found is None:
+        connection.execute(
+            sql.SQL("alter database {} set search_path = {}").format(
+                sql.Identifier(database), sql.SQL(SEARCH_PATH)
+            )
+        )
 
 
 def _steps_from(revision: str | None) -> list[str]:

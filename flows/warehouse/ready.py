@@ -6,6 +6,7 @@ from flows.errors import WarehouseError
 from flows.settings import get_settings
 from flows.warehouse.embedded import ensure_server
 from flows.warehouse.migrate import current_revision, head_revision, upgrade
+from flows.warehouse.policies import ensure_policies
 
 
 def ensure_ready() -> None:
@@ -18,6 +19,7 @@ def ensure_ready() -> None:
     ensure_server(settings)
     if not settings.uses_external_server:
         upgrade()
+        ensure_policies()
     elif (current := current_revision()) != (head := head_revision()):
         raise WarehouseError(
             "the database is not at the newest migration",

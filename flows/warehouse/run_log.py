@@ -238,7 +238,7 @@ def leased_run() -> Iterator[Run]:
     Raises:
         Busy: while another run holds the lock; it names that run and since when it runs.
     """
-    connection = connect(autocommit=True, application="warehouse sync-sqp")
+    connection = connect(autocommit=True, application="warehouse sync-sqp", role="etl")
     try:
         if not _locked(connection):
             raise _busy(connection)
@@ -330,7 +330,7 @@ def _heartbeat(run_id: uuid.UUID) -> Iterator[None]:
             # A beat that fails is made good by the next; the lock, not the lease, guards writes.
             with (
                 suppress(psycopg.Error),
-                connect(autocommit=True, application="warehouse heartbeat") as connection,
+                connect(autocommit=True, application="warehouse heartbeat", role="etl") as connection,
             ):
                 connection.execute(
                     """

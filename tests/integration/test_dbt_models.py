@@ -23,6 +23,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from flows.settings import PROJECT_ROOT, Connection
+from flows.warehouse.migrate import settle_database
 from tests.conftest import drop_database, execute, use_database
 from tests.integration.landing_rows import (
     UK,
@@ -90,6 +91,8 @@ def database(
     name, source = sql.Identifier(connection.database), sql.Identifier(template)
     execute(server, sql.SQL("create database {} template {}").format(name, source))
     use_database(monkeypatch, connection)
+    with psycopg.connect(**connection.libpq(), autocommit=True) as session:
+        settle_database(session)
     yield connection
     drop_database(server, connection.database)
 
@@ -129,7 +132,8 @@ def assert_summaries_are_exact(landing: Landing) -> None:
         for row in held:
             assert row.pop("updated_at") <= datetime.now(UTC)
             if summary == "weekly_summary":
-                row.pop("load_id")
+                assert row.pop("sync_log_id") and row.pop("last_synced_at")
+                row.pop("bigquery_sync_id")
         assert by_key(held) == by_key(rows), summary
     assert rows_of(landing, "sqp.slice_builds", "model_name, load_id") is not None
     built = {
@@ -244,7 +248,7 @@ def test_only_rows_that_differ_are_written(landing: Landing, dbt: Dbt) -> None:
     )
     assert {key[5] for key in changed} == {query("trail shoe").digest}
     assert {
-        (row["query"], row["load_id"])
+        (row["query"], row["sync_log_id"])
         for row in rows_of(landing, "sqp.weekly_summary", "*")
         if row["asin"] == RED
     } == {("red shoe", first_load), ("trail shoe", second_load)}
@@ -263,7 +267,7 @@ def test_full_refresh_keeps_the_tables_and_removes_what_does_not_belong(
     landing.connection.execute(
         "insert into sqp.weekly_summary select period_start, period_end, 'ghost', 'B0000GHOST',"
         " 1, 1, 1, 0, 0, 0, 0, 0, account_id, marketplace_id, '\\x00', 1, 1, 1, 1, 1, 1, 1, 0, 0,"
-        " 1, 1, 1, 1, 1, 1, 'USD', load_id, updated_at from sqp.weekly_summary limit 1"
+        " 1, 1, 1, 1, 1, 1, 'USD', sync_log_id, bigquery_sync_id, last_synced_at, updated_at from sqp.weekly_summary limit 1"
     )
     landing.connection.execute(
         "update sqp.quarterly_summary set total_clicks = 4711 where query = 'red shoe'"

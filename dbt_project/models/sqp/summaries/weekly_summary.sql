@@ -7,7 +7,8 @@
 {{
     config(
         cluster_by=['account_id', 'marketplace_id', 'asin'],
-        meta={'rebuild_scope': scope, 'not_compared': ['load_id', 'updated_at']},
+        post_hook="{{ index_sync_tracking() }}",
+        meta={'rebuild_scope': scope, 'not_compared': ['sync_log_id', 'bigquery_sync_id', 'last_synced_at', 'updated_at']},
     )
 }}
 
@@ -29,7 +30,9 @@ weeks as (
 final as (
     select
         {{ sqp_summary_columns('asin') }},
-        load_id,
+        load_id as sync_log_id,
+        left(source_file, 255) as bigquery_sync_id,
+        accepted_at as last_synced_at,
         {{ statement_time() }} as updated_at
     from weeks
 )

@@ -59,7 +59,9 @@ in_force as (
         delivered.currency_code,
         delivered.source_line,
         delivered.slice_digest,
-        delivered.loaded_at
+        delivered.loaded_at,
+        slices.source_file,
+        slices.accepted_at
     from delivered
     inner join slices
         on

@@ -12,6 +12,7 @@ in_force as (
         report_view,
         period_type,
         subject,
+        case when load_id = accepted_load_id then source_file end as source_file,
         accepted_row_count as row_count,
         period_start,
         period_end,

@@ -1,0 +1,35 @@
+{% macro row_policies(relation, declaration) -%}
+    {%- set tenant = declaration.tenant -%}
+    {%- set access = declaration.get('access', 'none' if tenant == 'none' else 'read') -%}
+    {%- set policies = [('owner_all', 'all', 'app_owner', 'true')] -%}
+
+    {%- if access != 'none' -%}
+        {%- set own = tenant_condition(tenant) -%}
+        {%- set commands = ['select', 'insert', 'update', 'delete'] if access == 'edit' else ['select'] -%}
+        {%- set shares = declaration.get('shared', {}) -%}
+        {%- for command in commands -%}
+            {%- set ways = [own] -%}
+            {%- if command == 'select' and declaration.also_readable_by is defined -%}
+                {%- do ways.append(declaration.also_readable_by ~ ' = (select auth.uid())') -%}
+            {%- endif -%}
+            {%- if shares and (command == 'select' or command in shares.editors) -%}
+                {%- set level = 'view' if command == 'select' else 'edit' -%}
+                {%- do ways.append(
+                    shares.key ~ " = any(array(select private.shared_dashboard_ids('" ~ level ~ "')))"
+                ) -%}
+            {%- endif -%}
+            {%- do policies.append(
+                ('tenant_' ~ command, command, 'authenticated', ways | join('\n        or '))
+            ) -%}
+        {%- endfor -%}
+    {%- endif -%}
+
+    alter table {{ relation }} enable row level security, force row level security;
+    {%- for name, command, role, condition in policies %}
+    drop policy if exists {{ name }} on {{ relation }};
+    create policy {{ name }} on {{ relation }} for {{ command }} to {{ role }}
+        {% if command != 'insert' %}using ({{ condition }}){% endif %}
+        {% if command not in ['select', 'delete'] %}with check ({{ condition }}){% endif %};
+    comment on policy {{ name }} on {{ relation }} is 'generated from the table''s declaration';
+    {%- endfor %}
+{%- endmacro %}

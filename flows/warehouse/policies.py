@@ -1,0 +1,61 @@
+"""Row security, triggers, partitions and grants as the tables' declarations in dbt's YAML say."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from flows.settings import PROJECT_ROOT
+from flows.warehouse.connection import connect
+from flows.warehouse.dbt_build import run_operation
+from flows.warehouse.migrate import head_revision
+
+DECLARED_IN = (
+    "dbt_project/dbt_project.yml",
+    "dbt_project/models/**/*.yml",
+    "dbt_project/models/**/*.md",
+    "dbt_project/seeds/*.yml",
+    "dbt_project/macros/security/*.sql",
+    "dbt_project/macros/triggers/*.sql",
+    "dbt_project/macros/retention/*.sql",
+)
+
+
+def ensure_policies() -> bool:
+    """Apply the declarations unless the database has them already; whether they were applied.
+
+    The login must own the tables: a superuser, or a member of `rls_definer`.
+
+    Raises:
+        WarehouseError: dbt could not apply them.
+    """
+    wanted = fingerprint()
+    with connect(autocommit=True, application="warehouse policies") as connection:
+        held = connection.execute("select fingerprint from app.applied_declarations").fetchone()
+    if held == (wanted,):
+        return False
+    run_operation("apply_table_policies")
+    with connect(autocommit=True, application="warehouse policies") as connection:
+        connection.execute(
+            """
+            insert into app.applied_declarations (fingerprint)
+            values (%s)
+            on conflict (is_only_row) do update
+            set fingerprint = excluded.fingerprint, applied_at = clock_timestamp()
+            """,
+            (wanted,),
+        )
+    return True
+
+
+def fingerprint() -> str:
+    """SHA-256 of what declares the tables, of what applies it, and of the newest migration."""
+    digest = hashlib.sha256(head_revision().encode())
+    for file in sorted(_files(PROJECT_ROOT)):
+        digest.update(str(file.relative_to(PROJECT_ROOT)).encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _files(root: Path) -> set[Path]:
+    return {file for pattern in DECLARED_IN for file in root.glob(pattern)}
