@@ -30,10 +30,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for commands in (secrets, upkeep):
-    commands.register(app)
-
-
 @app.callback(epilog=examples("warehouse up", "warehouse sync-sqp deliveries/", "warehouse status"))
 def frame(
     context: typer.Context,
@@ -254,6 +250,10 @@ def ask(question: str) -> None:
         raise UsageError("this needs a yes", "there is no terminal to ask on", "add --yes")
     if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was done", "the answer was not yes", "answer y, or add --yes")
+
+
+for commands in (secrets, upkeep):
+    commands.register(app)
 
 
 def main() -> None:

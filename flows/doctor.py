@@ -69,7 +69,7 @@ def examine() -> list[Check]:
         return [*checks, _failed("server", error)]
     checks.append(check_server(server))
     if server.running:
-        checks += [*check_database(), check_migrations()]
+        checks += [*check_database(), check_migrations(), *check_archive(server)]
     return checks
 
 
@@ -211,6 +211,36 @@ def check_migrations() -> Check:
         return Check("migrations", Verdict.OK, f"at {head}, the newest")
     found = f"at {current or 'none'}, the newest is {head}"
     return Check("migrations", Verdict.FAIL, found, "run `warehouse up`")
+
+
+def check_archive(server: ServerStatus) -> Iterator[Check]:
+    """The log arrives in its archive; otherwise it piles up, and no late time can be restored."""
+    try:
+        with connect(autocommit=True, application="warehouse doctor") as connection:
+            row = connection.execute(
+                """
+                select
+                    current_setting('archive_mode') <> 'off',
+                    failed_count,
+                    last_failed_wal,
+                    coalesce(last_failed_time > last_archived_time, last_failed_time is not null)
+                from pg_catalog.pg_stat_archiver
+                """
+            ).fetchone()
+    except WarehouseError as error:
+        yield _failed("log archive", error)
+        return
+    assert row is not None
+    archives, failures, piece, is_failing = row
+    if is_failing:
+        found = f"{failures} attempts failed, the last for {piece}"
+        step = "see the server's log: is the disk full, or another file of that name there?"
+        yield Check("log archive", Verdict.WARN, found, step)
+    elif archives:
+        yield Check("log archive", Verdict.OK, "nothing waits after a failure")
+    elif server.kind == "embedded":
+        step = "`warehouse down`, then `warehouse up`: `warehouse backup --base` needs it"
+        yield Check("log archive", Verdict.WARN, "off", step)
 
 
 def _failed(name: str, error: WarehouseError) -> Check:

@@ -131,6 +131,13 @@ def verify_base(places: Places, backup: BaseBackup, folder: Path) -> None:
         raise _damaged(backup, reason(verified.stderr) or "pg_verifybackup failed")
 
 
+def end_log(connection: psycopg.Connection[Any]) -> str:
+    """Let the server finish the present piece of its log, with a commit in it; its name."""
+    connection.execute("select pg_current_xact_id()")
+    (piece,) = connection.execute("select pg_walfile_name(pg_switch_wal())").fetchone() or ("",)
+    return str(piece)
+
+
 def _damaged(backup: BaseBackup, why: str) -> WarehouseError:
     return WarehouseError(
         f"the base backup {backup.folder.name} is damaged",
@@ -188,11 +195,11 @@ def _take(places: Places, connection: psycopg.Connection[Any], archive: Path) ->
             "the base backup failed", reason(copied.stderr), f"see {places.log}; is the disk full?"
         )
     row = connection.execute(
-        "select clock_timestamp(), current_setting('server_version'),"
-        " pg_walfile_name(pg_switch_wal())"
+        "select clock_timestamp(), current_setting('server_version')"
     ).fetchone()
     assert row is not None
-    finished_at, version, last_log = row
+    finished_at, version = row
+    last_log = end_log(connection)
     first_log = START_OF_LOG.search((draft / "backup_label").read_text(encoding="utf-8"))
     assert first_log is not None
     backup = BaseBackup(

@@ -419,14 +419,14 @@ def _ping(postmaster: Postmaster) -> pq.Ping:
     return pq.Ping(pq.PGconn.ping(where.encode()))
 
 
-def log_in(places: Places, host: str) -> psycopg.Connection:
-    """A session of the server's one user, in autocommit, on the database `postgres`."""
+def log_in(places: Places, host: str, database: str = "postgres") -> psycopg.Connection:
+    """A session of the server's one user, in autocommit."""
     return psycopg.connect(
         host=host,
         port=places.port,
         user=OWNER,
         password=read_password(places),
-        dbname="postgres",
+        dbname=database,
         connect_timeout=10,
         require_auth="scram-sha-256",
         application_name="warehouse up",

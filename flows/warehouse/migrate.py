@@ -11,6 +11,7 @@ import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util.exc import CommandError
 from psycopg import errors, sql
 from sqlalchemy.exc import DBAPIError
@@ -83,10 +84,11 @@ def _apply(steps: list[str]) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             command.upgrade(alembic_config(), "head")
-        except DBAPIError as error:
-            said = str(error.orig).strip().splitlines()[0]
+        except (DBAPIError, psycopg.Error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            said = str(cause).strip().splitlines()[0]
             failed = _failed_step(steps)
-            if not isinstance(error.orig, errors.LockNotAvailable):
+            if not isinstance(cause, errors.LockNotAvailable):
                 raise WarehouseError(
                     f"migration {failed} failed",
                     said,
@@ -164,7 +166,7 @@ def _steps_from(revision: str | None) -> list[str]:
     scripts = ScriptDirectory.from_config(alembic_config())
     try:
         missing = list(scripts.iterate_revisions("head", revision or "base"))
-    except CommandError as error:
+    except (CommandError, RevisionError) as error:
         raise WarehouseError(
             f"the database is at migration {revision}",
             f"this version of the code knows migrations up to {head_revision()}",

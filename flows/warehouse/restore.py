@@ -7,6 +7,7 @@ place of the data in use.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import time
@@ -25,16 +26,23 @@ from flows.warehouse.backup import (
     Catalogue,
     contents,
     count_rows,
+    make_passable,
     read_catalogue,
     read_dump,
     run_client,
     step,
 )
-from flows.warehouse.base_backup import BaseBackup, base_backups, take_base_backup, verify_base
+from flows.warehouse.base_backup import (
+    BaseBackup,
+    base_backups,
+    end_log,
+    take_base_backup,
+    verify_base,
+)
 from flows.warehouse.embedded import (
     DATABASE,
-    ensure_server,
     as_warehouse_error,
+    ensure_server,
     is_alive,
     log_in,
     log_since,
@@ -44,18 +52,37 @@ from flows.warehouse.embedded import (
     render_config,
     replace_data,
     run_program,
+    server_status,
     stop_places,
     system_identifier,
 )
-from flows.warehouse.embedded_places import Places, find_places, make_places
+from flows.warehouse.embedded_places import Places, find_places, give, make_places
 from flows.warehouse.env_block import replace_file
 from flows.warehouse.migrate import settle_database
 
 APPLICATION = "warehouse restore"
-REPLAY_HOURS = 24
+REPLAY_SECONDS = 24 * 3600
+SOCKET_NUMBER = 5432
+"""Of the private socket; no TCP port is opened."""
 HOME = ".warehouse"
 LAST_CHANGE = re.compile(r"last completed transaction was at log time ([-0-9:. ]+[-+]\d+)")
 ENDED_EARLY = "recovery ended before configured recovery target was reached"
+STOPPED = "recovery stopping"
+ROLE = r'("(?:[^"]|"")+"|[^ ;"]+)'
+CREATE_ROLE = re.compile(rf"CREATE ROLE {ROLE};$")
+GRANTED_BY = re.compile(rf" GRANTED BY {ROLE}")
+DANGLING = """
+select 'the policy ' || policies.polname
+from pg_catalog.pg_policy as policies
+cross join unnest(policies.polroles) as wanted (role_oid)
+where
+    wanted.role_oid <> 0
+    and not exists (select from pg_catalog.pg_roles as roles where roles.oid = wanted.role_oid)
+union all
+select 'the table ' || tables.relname
+from pg_catalog.pg_class as tables
+where not exists (select from pg_catalog.pg_roles as roles where roles.oid = tables.relowner)
+"""
 
 
 @dataclass(frozen=True)
@@ -144,12 +171,11 @@ def restore_to(
                 "delete it or name another with --into",
             )
         home = (folder / HOME).resolve()
-        home.mkdir(parents=True)
-        for made in (folder, home):
-            made.chmod(live.home.stat().st_mode & 0o777 if live.home.exists() else 0o700)
+        make_passable(folder)
+        make_passable(home)
         try:
             copied = _copy(live, base, home)
-            _end_log(live)
+            _end_log(settings, live)
             found = _replay(copied, live, base, target)
         except BaseException:
             _clear_away(home, folder)
@@ -160,7 +186,14 @@ def restore_to(
         _clear_away(home, folder)
         _archive_history(find_places(settings.warehouse_home), base)
         ensure_server(settings)
-        anew = take_base_backup(get_settings())
+        try:
+            anew = take_base_backup(get_settings())
+        except WarehouseError as error:
+            raise WarehouseError(
+                f"the data is now that of {target}, but there is no new base backup",
+                f"{error.what}: {error.why}",
+                f"`warehouse backup --base`; the data before is in {old}",
+            ) from error
     return replace(found, old_data=str(old), new_base_backup=anew.path)
 
 
@@ -215,9 +248,15 @@ def restore_dump(settings: Settings, path: Path, database: str) -> RestoredDump:
                 "name another with --into-database",
             ) from None
         try:
-            found = _load(where.model_copy(update={"database": database}), path)
-            if (found.objects, found.rows) != (dump.objects, dump.rows):
-                raise _differs(found, dump.objects, dump.rows)
+            found, rows = _load(where.model_copy(update={"database": database}), path)
+            if differing := sorted(
+                {*found.objects, *rows.items()} ^ {*dump.objects, *dump.rows.items()}, key=str
+            ):
+                raise WarehouseError(
+                    f"the restored database differs from what was dumped into {path}",
+                    f"{len(differing)} differences, the first: {differing[0]}",
+                    "the new database has been dropped; use another day's dump",
+                )
         except BaseException:
             connection.execute(sql.SQL("drop database {} with (force)").format(name))
             raise
@@ -227,5 +266,250 @@ def restore_dump(settings: Settings, path: Path, database: str) -> RestoredDump:
         tables=found.count("TABLE"),
         policies=found.count("POLICY"),
         made_roles=made_roles,
-        rows=found.rows,
+        rows=rows,
     )
+
+
+def _copy(live: Places, base: BaseBackup, home: Path) -> Places:
+    """Copy the base backup into a home of its own, and see that the copy is whole."""
+    places = replace(make_places(home), port=SOCKET_NUMBER)
+    with step("copy"):
+        shutil.copytree(base.folder, places.data, symlinks=True)
+        for path in (places.data, *places.data.rglob("*")):
+            give(path, places.account)
+    replace_file(places.password, base.password.read_bytes())
+    with step("verify"):
+        verify_base(live, base, places.data)
+    return places
+
+
+def _end_log(settings: Settings, live: Places) -> None:
+    """Let a running server close its log with a commit after the target, which replay looks for."""
+    with contextlib.suppress(WarehouseError, psycopg.Error):  # it may be what must be replaced
+        if server_status(settings).running:
+            with log_in(live, str(live.sockets)) as connection:
+                end_log(connection)
+
+
+def _replay(places: Places, live: Places, base: BaseBackup, target: datetime) -> PointInTime:
+    """Start the copy on its private socket, replay up to the target, verify it, and stop it."""
+    config = render_config(places) + _recovery_settings(live, base, target)
+    replace_file(places.config, config.encode(), places.account)
+    signal = places.data / "recovery.signal"
+    signal.touch()
+    give(signal, places.account)
+    log_size = places.log.stat().st_size if places.log.exists() else 0
+    with step("replay"):
+        run_program(
+            places,
+            "pg_ctl",
+            "start",
+            f"--pgdata={places.data}",
+            f"--log={places.log}",
+            "--options=-c listen_addresses= -c archive_mode=off",
+            "--wait",
+            f"--timeout={REPLAY_SECONDS}",
+            folder=places.base,
+        )
+        while _in_recovery(places):
+            time.sleep(0.2)
+    said = log_since(places, log_size)
+    postmaster = read_postmaster(places)
+    if STOPPED not in said or postmaster is None or not is_alive(postmaster, places):
+        raise _not_reached(said, base, target)
+    found = _examine(places, said, base, target)
+    stop_places(places)
+    with step("checksums"):
+        checked = run_program(
+            places, "pg_checksums", "--check", f"--pgdata={places.data}", folder=places.base
+        )
+    if checked.returncode != 0:
+        raise _unsound(base, reason(checked.stderr))
+    return found
+
+
+def _recovery_settings(live: Places, base: BaseBackup, target: datetime) -> str:
+    """How the copy finds the log: in the archive, then where the server has not archived it yet.
+
+    The timeline is that of the base backup: each change of timeline begins with a new one.
+    """
+    sources = [base.archive]
+    with contextlib.suppress(FileNotFoundError):
+        if system_identifier(live.data) == base.folder.parent.name:
+            sources.append(live.data / "pg_wal")
+    folders = [str(folder).replace("%", "%%") for folder in sources]
+    command = " || ".join(f'cp "{folder}/%f" "%p"' for folder in folders)
+    return (
+        f"restore_command = '{command}'\n"
+        f"recovery_target_time = '{target.isoformat(sep=' ')}'\n"
+        "recovery_target_timeline = 'current'\n"
+        "recovery_target_action = 'promote'\n"
+    )
+
+
+def _in_recovery(places: Places) -> bool:
+    postmaster = read_postmaster(places)
+    if postmaster is None or not is_alive(postmaster, places):
+        return False
+    try:
+        with log_in(places, str(places.sockets)) as connection:
+            found = connection.execute("select pg_is_in_recovery()").fetchone()
+    except psycopg.OperationalError:
+        return True
+    return found == (True,)
+
+
+def _not_reached(said: str, base: BaseBackup, target: datetime) -> WarehouseError:
+    if ENDED_EARLY in said:
+        last_change = _last_change(said)
+        return WarehouseError(
+            f"the log does not reach {target}",
+            f"its last change is of {last_change or base.finished_at},"
+            f" the next piece is not in {base.archive}",
+            "name an earlier time; if pieces of the log are kept elsewhere, copy them there",
+        )
+    return WarehouseError(
+        f"the log cannot be replayed up to {target}",
+        reason(said) or "the server said nothing",
+        f"try an earlier time; the base backup was {base.folder.name}",
+    )
+
+
+def _examine(places: Places, said: str, base: BaseBackup, target: datetime) -> PointInTime:
+    """Look at every table and index of the running copy, and count what is there."""
+    sockets = str(places.sockets)
+    with log_in(places, sockets) as connection:
+        databases = [
+            name
+            for (name,) in connection.execute(
+                "select datname from pg_catalog.pg_database"
+                " where datallowconn and not datistemplate"
+            )
+        ]
+        (roles,) = connection.execute(
+            "select count(*) from pg_catalog.pg_roles where rolname !~ '^pg_'"
+        ).fetchone() or (0,)
+    with step("check"):
+        for database in databases:
+            _check_structure(places, base, database)
+    with step("count"), log_in(places, sockets, DATABASE) as connection:
+        if dangling := connection.execute(DANGLING).fetchall():
+            raise _unsound(base, f"{dangling[0][0]} is there without its role")
+        catalogue = read_catalogue(connection)
+        rows = count_rows(connection, catalogue)
+    return PointInTime(
+        target=target,
+        last_change=_last_change(said),
+        base_backup=base.path,
+        home=None,
+        old_data=None,
+        new_base_backup=None,
+        tables=catalogue.count("TABLE"),
+        policies=catalogue.count("POLICY"),
+        roles=roles,
+        rows=rows,
+    )
+
+
+def _check_structure(places: Places, base: BaseBackup, database: str) -> None:
+    """Let pg_amcheck read every table and index of a database; leaves nothing in it."""
+    with log_in(places, str(places.sockets), database) as connection:
+        exists = "select from pg_catalog.pg_extension where extname = 'amcheck'"
+        was_there = connection.execute(exists).fetchone() is not None
+        checked = run_program(
+            places,
+            "pg_amcheck",
+            "--install-missing",
+            "--heapallindexed",
+            f"--database={database}",
+            f"--host={places.sockets}",
+            f"--port={places.port}",
+            f"--username={connection.info.user}",
+            "--no-password",
+            folder=places.base,
+            password=read_password(places),
+        )
+        if not was_there:
+            connection.execute("drop extension if exists amcheck")
+    if checked.returncode != 0:
+        raise _unsound(base, reason(checked.stdout + checked.stderr))
+
+
+def _unsound(base: BaseBackup, why: str) -> WarehouseError:
+    return WarehouseError(
+        "what was restored is not sound",
+        why,
+        f"try an earlier time, or delete {base.path}.json so that the base backup before is used",
+    )
+
+
+def _last_change(said: str) -> datetime | None:
+    found = LAST_CHANGE.findall(said)
+    return datetime.fromisoformat(found[-1].replace(" UTC", "+00")) if found else None
+
+
+def _archive_history(places: Places, base: BaseBackup) -> None:
+    """Archive the history of the new timeline, so that no later restore takes its number."""
+    for path in (places.data / "pg_wal").glob("*.history"):
+        copy = base.archive / path.name
+        if not copy.exists():
+            shutil.copyfile(path, copy)
+            copy.chmod(0o600)
+            give(copy, places.account)
+
+
+def _clear_away(home: Path, folder: Path) -> None:
+    """Take away a restore that failed, or what is left of one that moved in."""
+    if home.exists():
+        places = find_places(home)
+        with contextlib.suppress(WarehouseError):
+            stop_places(places)
+        for path in places.owned_paths():
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
+def _session(where: Connection) -> psycopg.Connection[Any]:
+    return psycopg.connect(
+        make_conninfo(**where.libpq(), application_name=APPLICATION, connect_timeout="10"),
+        autocommit=True,
+    )
+
+
+def _make_roles(connection: psycopg.Connection[Any], path: Path) -> tuple[str, ...]:
+    """Make the roles of the file that the server lacks; none becomes a superuser."""
+    have = {name for (name,) in connection.execute("select quote_ident(rolname) from pg_roles")}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    wanted = [found[1] for line in lines if (found := CREATE_ROLE.match(line))]
+    missing = [name for name in wanted if name not in have]
+    with connection.transaction():
+        for line in lines:
+            if any(_is_about(line, name) for name in missing):
+                statement = GRANTED_BY.sub("", re.sub(r"\bSUPERUSER\b", "NOSUPERUSER", line))
+                connection.execute(statement.encode())
+    return tuple(missing)
+
+
+def _is_about(line: str, role: str) -> bool:
+    if line.startswith("GRANT "):
+        return line.endswith(f" TO {role};") or f" TO {role} " in line
+    return line == f"CREATE ROLE {role};" or line.startswith(f"ALTER ROLE {role} ")
+
+
+def _load(where: Connection, path: Path) -> tuple[Catalogue, dict[str, int]]:
+    """Restore into an empty database in one transaction; what is in it now."""
+    with step("restore"):
+        run_client(
+            "pg_restore",
+            where,
+            "--single-transaction",
+            "--exit-on-error",
+            f"--dbname={where.database}",
+            path,
+        )
+    with _session(where) as connection, step("count"):
+        connection.execute("analyze")
+        catalogue = read_catalogue(connection)
+        if "TABLE app alembic_version" in catalogue.objects:
+            settle_database(connection)
+        return catalogue, count_rows(connection, catalogue)

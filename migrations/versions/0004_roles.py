@@ -126,6 +126,7 @@ as $function$
 declare
     found record;
 begin
+    delete from app.applied_declarations;
     for found in
         select policies.polname as object_name, policies.polrelid::regclass as relation
         from pg_catalog.pg_policy as policies
@@ -142,7 +143,6 @@ begin
     loop
         execute format('drop trigger %I on %s', found.object_name, found.relation);
     end loop;
-    delete from app.applied_declarations;
 end;
 $function$;
 comment on function private.drop_generated_objects() is
@@ -167,8 +167,9 @@ begin
         comment on function auth.uid() is
             'The current tenant: the id in app.users that the setting request.jwt.claim.sub, or sub'
             ' of request.jwt.claims, names for this transaction. Made by the warehouse.';
-        grant usage on schema auth to public;
     end if;
+    grant usage on schema auth to app_owner, rls_definer, etl, dbt, authenticated, anon;
+    grant execute on function auth.uid() to app_owner, rls_definer, etl, dbt, authenticated, anon;
 end;
 $do$;
 """

@@ -86,7 +86,7 @@ create table app.rate_limit_tracking (
     request_count bigint not null default 0 check (request_count between 0 and 1e15),
     limit_hit_count bigint not null default 0 check (limit_hit_count between 0 and 1e15),
     last_limit_hit timestamptz,
-    retry_after_seconds integer check (retry_after_seconds >= 0),
+    retry_after_seconds bigint check (retry_after_seconds between 0 and 1e15),
     window_start timestamptz not null default clock_timestamp(),
     created_at timestamptz not null default clock_timestamp(),
     updated_at timestamptz not null default clock_timestamp(),

@@ -80,7 +80,7 @@ create table app.workflow_executions (
         status in ('pending', 'running', 'succeeded', 'failed', 'cancelled', 'unknown')
     ),
     remote_status varchar(50) check (remote_status <> ''),
-    attempt integer not null default 1 check (attempt >= 1),
+    attempt bigint not null default 1 check (attempt between 1 and 1e15),
     execution_parameters jsonb not null default '{}' check (
         jsonb_typeof(execution_parameters) = 'object'
         and pg_column_size(execution_parameters) < 262144

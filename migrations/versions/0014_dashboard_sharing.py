@@ -20,8 +20,10 @@ set search_path = ''
 as $function$
     select shares.dashboard_id
     from app.dashboard_shares as shares
+    inner join app.dashboards on shares.dashboard_id = dashboards.id
     where
         shares.shared_with_user_id = (select auth.uid())
+        and dashboards.deleted_at is null
         and (shares.permission_level = 'edit' or p_permission = 'view')
     union all
     select dashboards.id
@@ -29,6 +31,7 @@ as $function$
     where
         p_permission = 'view'
         and (dashboards.is_public or dashboards.is_template)
+        and dashboards.deleted_at is null
         and (select auth.uid()) is not null
 $function$;
 comment on function private.shared_dashboard_ids(text) is

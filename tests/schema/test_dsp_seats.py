@@ -18,7 +18,12 @@ from flows.warehouse import migrate
 from flows.warehouse.connection import connect
 from tests.schema.test_accounts import add_account, add_user, one, tenant
 
-DEFAULT = {"exchanges": [], "last_seats_sync": None, "total_seats": 0, "sync_status": "pending"}
+DEFAULT: dict[str, object] = {
+    "exchanges": [],
+    "last_seats_sync": None,
+    "total_seats": 0,
+    "sync_status": "pending",
+}
 ADVERTISER = "9007199254740993"
 """An id that a double would round: it is beyond 2^53."""
 
@@ -265,16 +270,15 @@ def test_a_deleted_account_leaves_its_syncs_and_its_seats_history(
     """Erratum: ON DELETE CASCADE erases the audit trail."""
     add_sync(session, account, "in_progress")
     add_seat(session, account)
-    session.execute("delete from app.user_accounts")
     kept = [(user, None, str(account), ADVERTISER)]
-    for table in ("dsp_seats_sync_log", "dsp_seats_history"):
-        assert (
-            session.execute(
-                f"select user_id, user_account_id, kept_account_id, advertiser_id from app.{table}"
-            ).fetchall()
-            == kept
-        )
-    assert one(session, "select count(*) from app.dsp_seats") == 0
+    with tenant(session, user):
+        session.execute("delete from user_accounts")
+        for table in ("dsp_seats_sync_log", "dsp_seats_history"):
+            found = session.execute(
+                f"select user_id, user_account_id, kept_account_id, advertiser_id from {table}"
+            )
+            assert found.fetchall() == kept
+        assert one(session, "select count(*) from dsp_seats") == 0
 
 
 def test_the_history_tells_new_changed_and_removed_seats(
@@ -316,7 +320,8 @@ def test_the_steps_of_a_sync_do_not_write_five_thousand_seats_again(
         insert into app.dsp_seats (
             user_id, user_account_id, exchange_id, exchange_name, seat_id, deal_creation_id
         )
-        select %s, %s, (number %% 50)::text, 'Exchange ' || number %% 50, 'd' || number, 'd' || number
+        select
+            %s, %s, (number %% 50)::text, 'Exchange ' || number %% 50, 'd' || number, 'd' || number
         from generate_series(1, 5000) as numbers (number)
         """,
         (user, account),

@@ -187,10 +187,11 @@ def test_a_name_without_schema_is_looked_for_where_the_warehouse_has_tables(
     connection: psycopg.Connection[Any],
 ) -> None:
     make_table(connection, "landing.signals")
-    assert one(connection, "select app.table_named('signals')::text") == "landing.signals"
+    found = "select app.table_named(%s) = %s::regclass"
+    assert one(connection, found, "signals", "landing.signals")
     make_table(connection, "app.signals")
-    assert one(connection, "select app.table_named('signals')::text") == "app.signals"
-    assert one(connection, "select app.table_named('Landing.Signals')::text") == "landing.signals"
+    assert one(connection, found, "signals", "app.signals")
+    assert one(connection, found, "Landing.Signals", "landing.signals")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_what_is_no_table_of_ours_or_no_period_is_refused(
 ) -> None:
     make_table(connection)
     connection.execute("create table public.outside (at date) partition by range (at)")
-    with pytest.raises(error):
+    with pytest.raises(error, match="outside of the schemas" if "outside" in call else None):
         connection.execute(f"select {call}")
     assert bounds(connection) == []
 
@@ -365,12 +366,13 @@ def test_rows_of_a_missing_period_wait_in_the_default_partition_and_move_without
     connection.execute("select app.create_monthly_partition('signals', '2026-02-14')")
     assert connection.execute("select * from app.signals order by id").fetchall() == before
     assert connection.execute(
-        "select id, tableoid::regclass::text from app.signals order by id"
+        "select id, relname::text from app.signals"
+        " inner join pg_class on signals.tableoid = pg_class.oid order by id"
     ).fetchall() == [
-        (0, "app.others_order"),
-        (1, "app.signals_2026_02"),
-        (2, "app.signals_2026_02"),
-        (3, "app.others_order"),
+        (0, "others_order"),
+        (1, "signals_2026_02"),
+        (2, "signals_2026_02"),
+        (3, "others_order"),
     ]
     seen = "select count(*), count(*) filter (where what = 'DELETE') from app.signals_seen"
     assert one(connection, seen) == (4, 0), "no trigger saw the rows go"

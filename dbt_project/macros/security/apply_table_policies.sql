@@ -7,7 +7,7 @@
 
 {% macro postgres__apply_table_policies() -%}
     {%- set existing = relations_of_the_warehouse() -%}
-    {%- set declared, statements = [], [] -%}
+    {%- set declared, statements, registrations = [], [], [] -%}
 
     {%- for node in graph.sources.values() -%}
         {%- set relation = node.schema ~ '.' ~ node.identifier -%}
@@ -24,7 +24,7 @@
             {%- do statements.append(table_triggers(relation, node.identifier, declaration)) -%}
         {%- endif -%}
         {%- do statements.append(table_grants(relation, declaration, node.columns.keys() | list)) -%}
-        {%- do statements.append(register_table(relation, declaration)) -%}
+        {%- do registrations.append(register_table(relation, declaration)) -%}
         {%- do statements.append(describe_table(relation, node)) -%}
         {%- do declared.append(relation) -%}
     {%- endfor -%}
@@ -39,7 +39,7 @@
                 protection(relation, declaration, node.columns.keys() | list, is_view)
             ) -%}
         {%- endif -%}
-        {%- do statements.append(register_table(relation, declaration)) -%}
+        {%- do registrations.append(register_table(relation, declaration)) -%}
         {%- do declared.append(relation) -%}
     {%- endfor -%}
 
@@ -53,6 +53,7 @@
     set local search_path = '';
     select private.drop_generated_objects();
     {{ statements | join('\n') }}
+    {{ registrations | join('\n') }}
     {{ protect_partitions() }}
     delete from app.table_policies
     where relation <> all(array['{{ declared | join("', '") }}']);

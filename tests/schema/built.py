@@ -1,0 +1,64 @@
+"""A database with the rows of two tenants in every table, and with everything that dbt builds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from flows.settings import Connection, get_settings
+from flows.warehouse.migrate import settle_database
+from tests.conftest import drop_database, execute, use_database
+from tests.integration.test_dbt_models import Dbt, dbt
+from tests.schema.planted import ALPHA, BRAVO, plant
+
+__all__ = ["built", "dbt", "manifest"]
+
+SCHEMAS = "('app', 'landing', 'sqp', 'reporting', 'staging', 'intermediate')"
+
+
+@pytest.fixture(scope="module")
+def built(
+    server: Connection,
+    template: str,
+    dbt: Dbt,  # noqa: F811
+) -> Iterator[psycopg.Connection[Any]]:
+    """An administrator's connection; what a test changes it takes back."""
+    database = server.model_copy(update={"database": f"wh_built_{os.getpid()}"})
+    name, source = sql.Identifier(database.database), sql.Identifier(template)
+    execute(server, sql.SQL("create database {} template {}").format(name, source))
+    with pytest.MonkeyPatch.context() as patch:
+        use_database(patch, database)
+        with psycopg.connect(**database.libpq(), autocommit=True) as connection:
+            settle_database(connection)
+        with psycopg.connect(**database.libpq(), autocommit=True) as connection:
+            connection.execute("set time zone 'UTC'")
+            for tenant in (ALPHA, BRAVO):
+                plant(connection, tenant, BRAVO.user_id if tenant is ALPHA else ALPHA.user_id)
+            dbt("seed")
+            dbt("run")
+            yield connection
+    get_settings.cache_clear()
+    drop_database(server, database.database)
+
+
+def manifest(dbt: Dbt) -> dict[str, Any]:  # noqa: F811
+    """What dbt has read of the project, as its last command wrote it down."""
+    read: dict[str, Any] = json.loads((dbt.folder / "manifest.json").read_text())
+    return read
+
+
+def declared(dbt: Dbt) -> dict[str, dict[str, Any]]:  # noqa: F811
+    """Every source, model and seed of the manifest, by schema and name."""
+    read = manifest(dbt)
+    nodes = [
+        node for node in read["nodes"].values() if node["resource_type"] in ("model", "seed")
+    ]
+    return {f"{node['schema']}.{node['alias']}": node for node in nodes} | {
+        f"{node['schema']}.{node['identifier']}": node for node in read["sources"].values()
+    }
