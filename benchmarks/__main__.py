@@ -1,6 +1,7 @@
 """Measures everything and writes `benchmarks/RESULTS.md`: `make bench`.
 
-Compare ratios, not seconds: both sides of each were measured in the same run.
+Compare ratios, not seconds: both sides of each were measured in the same run. One part alone, say
+`python -m benchmarks schema`, is told and not written.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import landing, main_job
+from benchmarks import isolation, landing, main_job, migrations, partitions
 from benchmarks.server import own_server
 from flows import console
 from flows.settings import quieten
@@ -21,18 +22,25 @@ from flows.settings import quieten
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
+PARTS = ("landing", "job", "schema")
+
+
 def main() -> None:
     """Run the benchmarks and tell their results."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("part", nargs="?", choices=PARTS, help="measure this part alone")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the flat table")
     parser.add_argument("--big", type=int, default=2_000_000, help="rows of the memory test")
+    parser.add_argument(
+        "--tenant-rows", type=int, default=1_000_000, help="rows under row security"
+    )
+    parser.add_argument(
+        "--metric-rows", type=int, default=5_000_000, help="rows loaded into monthly partitions"
+    )
     arguments = parser.parse_args()
     quieten()
     with own_server(), tempfile.TemporaryDirectory() as folder:
-        console.note("the main job on the default sample, twice")
-        job = main_job.run(Path(folder))
-        console.note(f"parse and land {arguments.rows:,} rows, and {arguments.big:,} for memory")
-        landed = landing.run(Path(folder), arguments.rows, arguments.big)
+        sections = measure(arguments, Path(folder))
     text = "\n".join(
         [
             "# Results",
@@ -40,14 +48,32 @@ def main() -> None:
             f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores,"
             f" Python {platform.python_version()}, the embedded server, fsync on. Compare ratios,"
             " not seconds: both sides of each were measured in the same run.",
-            "",
-            *landing_lines(landed),
-            "",
-            *job_lines(job),
+            *(line for section in sections for line in ("", *section)),
         ]
     )
-    RESULTS.write_text(text + "\n", encoding="utf-8")
+    if arguments.part is None:
+        RESULTS.write_text(text + "\n", encoding="utf-8")
     console.say(text)
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> list[list[str]]:
+    """Run each part that is asked for; its results in the order in which they are told."""
+    sections: dict[str, list[list[str]]] = {}
+    if arguments.part in (None, "job"):
+        console.note("the main job on the default sample, twice")
+        sections["job"] = [job_lines(main_job.run(folder))]
+    if arguments.part in (None, "landing"):
+        console.note(f"parse and land {arguments.rows:,} rows, and {arguments.big:,} for memory")
+        sections["landing"] = [landing_lines(landing.run(folder, arguments.rows, arguments.big))]
+    if arguments.part in (None, "schema"):
+        console.note("a whole migration from nothing")
+        migrated = migrations_lines(migrations.run())
+        console.note(f"tenants' queries on {arguments.tenant_rows:,} rows")
+        isolated = isolation_lines(isolation.run(arguments.tenant_rows))
+        console.note(f"load {arguments.metric_rows:,} rows into monthly partitions")
+        loaded = partitions_lines(partitions.run(folder, arguments.metric_rows))
+        sections["schema"] = [isolated, loaded, migrated]
+    return [section for part in PARTS for section in sections.get(part, [])]
 
 
 def landing_lines(results: list[dict[str, Any]]) -> list[str]:
@@ -98,6 +124,72 @@ def job_lines(job: dict[str, Any]) -> list[str]:
     )
     imports = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in job["imports"].items())
     return [*lines, "", f"Importing costs a process: {imports}."]
+
+
+def isolation_lines(results: dict[str, Any]) -> list[str]:
+    """The tenants' queries as a Markdown table."""
+    return [
+        "## Row security, against an explicit filter",
+        "",
+        f"A tenant's queries on {results['rows']:,} rows of {results['tenants']:,} tenants, as"
+        " `authenticated`, against the same queries by a superuser with `where user_id = …` or"
+        f" `account_id = …`. Each is the median of {isolation.REPEATS} queries of as many tenants,"
+        " planned anew each time, both sides in turn.",
+        "",
+        "| table | query | explicit filter ms | row security ms | ratio |",
+        "|---|---|---|---|---|",
+        *(
+            f"| `{each['table']}` | {each['question']} | {each['explicit_ms']:.2f}"
+            f" | {each['secured_ms']:.2f} | {each['ratio']:.2f} |"
+            for each in results["questions"]
+        ),
+    ]
+
+
+def partitions_lines(results: dict[str, Any]) -> list[str]:
+    """Loading and removing months as two Markdown tables."""
+    deleted = results["removals"][-1]["seconds"]
+    return [
+        f"## {partitions.MONTHS} monthly partitions, against one table",
+        "",
+        f"Binary COPY of the same {results['rows']:,} rows by `etl` into `app.campaign_metrics`,"
+        " and into one table with the same columns, checks, keys, foreign key, indexes and"
+        " triggers: the median of the rounds, both in turn.",
+        "",
+        "| rows come | rounds | one table s | partitions s | ratio |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {each['order']} | {each['rounds']} | {each['twin_s']:.1f}"
+            f" | {each['partitioned_s']:.1f} | {each['ratio']:.2f} |"
+            for each in results["loads"]
+        ),
+        "",
+        "To be rid of one month of these rows, the oldest that is left. *Given back* is what the"
+        " table and its indexes shrank by.",
+        "",
+        "| way | rows | s | of DELETE from one table | given back MB | VACUUM s | given back"
+        " after it MB |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {each['way']} | {each['rows']:,} | {each['seconds']:.3f}"
+            f" | {each['seconds'] / deleted:.3f} | {each['bytes_at_once'] / 1e6:.1f}"
+            f" | {'–' if each['vacuum_s'] is None else format(each['vacuum_s'], '.2f')}"
+            f" | {each['bytes_after_vacuum'] / 1e6:.1f} |"
+            for each in results["removals"]
+        ),
+    ]
+
+
+def migrations_lines(results: dict[str, Any]) -> list[str]:
+    """The seconds of a whole migration."""
+    return [
+        "## A whole migration",
+        "",
+        f"From nothing to migration {results['revision']} with its {results['tables']} tables, the"
+        f" new database included: **{results['upgrade_s']:.1f} s**. Applying the declarations"
+        f" (row security, triggers, partitions, grants, comments), with dbt's parsing:"
+        f" {results['policies_s']:.1f} s. Both are the median of {migrations.ROUNDS} rounds.",
+    ]
 
 
 if __name__ == "__main__":

@@ -227,9 +227,7 @@ def run(rows: int) -> dict[str, Any]:
         }
 
 
-def plant_campaigns(
-    connection: psycopg.Connection[Any], tenants: int, campaigns_each: int
-) -> None:
+def plant_campaigns(connection: psycopg.Connection[Any], tenants: int, campaigns_each: int) -> None:
     """Make users, and campaigns of each."""
     sizes = {"tenants": tenants, "campaigns": campaigns_each}
     connection.execute(PLANT_TENANTS, sizes)
@@ -289,7 +287,5 @@ def signed_in(connection: psycopg.Connection[Any], user: UUID | None) -> Iterato
     with connection.transaction():
         if user:
             connection.execute("set local role authenticated")
-            connection.execute(
-                "select set_config('request.jwt.claim.sub', %s, true)", (str(user),)
-            )
+            connection.execute("select set_config('request.jwt.claim.sub', %s, true)", (str(user),))
         yield

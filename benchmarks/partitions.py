@@ -8,13 +8,13 @@ turn.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from benchmarks.isolation import plant_campaigns
 from benchmarks.server import fresh_database
@@ -27,24 +27,22 @@ PARTITIONED, TWIN = "app.campaign_metrics", "bench.campaign_metrics"
 ORDERS = {"by day": ("days.day, campaigns.id", 3), "by campaign": ("campaigns.id, days.day", 1)}
 """How the rows come, and how many rounds are measured."""
 
-FIRST_MONTH = f"(date_trunc('month', current_date) - interval '{MONTHS} months')"
-
-MAKE_TWIN = f"""
+MAKE_TWIN = """
 create schema bench;
 grant usage on schema bench to app_owner, etl;
-create table {TWIN} (like {PARTITIONED} including all);
-alter table {TWIN} owner to app_owner;
-alter table {TWIN} add foreign key (campaign_id, user_id) references app.campaigns (id, user_id)
-on update cascade on delete cascade;
-grant select, insert, update, delete on {TWIN} to etl;
+create table bench.campaign_metrics (like app.campaign_metrics including all);
+alter table bench.campaign_metrics owner to app_owner;
+alter table bench.campaign_metrics add foreign key (campaign_id, user_id)
+references app.campaigns (id, user_id) on update cascade on delete cascade;
+grant select, insert, update, delete on bench.campaign_metrics to etl;
 do $do$
 declare
     definition text;
 begin
     for definition in
-        select replace(pg_get_triggerdef(oid), ' ON {PARTITIONED} ', ' ON {TWIN} ')
+        select replace(pg_get_triggerdef(oid), ' ON app.', ' ON bench.')
         from pg_trigger
-        where tgrelid = '{PARTITIONED}'::regclass and not tgisinternal
+        where tgrelid = 'app.campaign_metrics'::regclass and not tgisinternal
     loop
         execute definition;
     end loop;
@@ -52,21 +50,45 @@ end;
 $do$;
 """
 
-ROWS = f"""
+ROWS = """
 copy (
     select
         campaigns.id, campaigns.user_id, days.day::date, 1000 + days.number, days.number,
         (days.number / 10.0)::numeric(18, 4), (days.number / 7.0)::numeric(15, 4)
     from app.campaigns cross join generate_series(
-        {FIRST_MONTH}, date_trunc('month', current_date) - interval '1 day', interval '1 day'
+        {first_day}, {last_day}, interval '1 day'
     ) with ordinality as days (day, number)
-    order by {{order}}
-    limit {{rows}}
+    order by {order}
+    limit {rows}
 ) to stdout (format binary)
 """
-COLUMNS = "campaign_id, user_id, date, impressions, clicks, conversions, spend_amount"
+LOAD = """
+copy {table} (campaign_id, user_id, date, impressions, clicks, conversions, spend_amount)
+from stdin (format binary)
+"""
 
-SIZE = "select sum(pg_total_relation_size(relid)) from pg_partition_tree(%s::regclass)"
+RETAIN = """
+update app.table_policies
+set retention_key = 'date', retention_keep = '1 month'
+where relation = 'app.campaign_metrics'
+"""
+PARTITION_OF = """
+select partition_table::text
+from app.partition_bounds('app.campaign_metrics')
+where lower_bound = %s
+"""
+DROP = "alter table app.campaign_metrics detach partition {partition}; drop table {partition}"
+DELETE = "delete from {table} where date >= {first_day} and date < {end}"
+
+COUNT = "select count(*) from {table}"
+SIZE = """
+select sum(pg_total_relation_size(relations.relid))
+from (
+    select %(table)s::regclass as relid
+    union
+    select relid from pg_partition_tree(%(table)s)
+) as relations
+"""
 
 
 def run(folder: Path, rows: int) -> dict[str, Any]:
@@ -77,10 +99,20 @@ def run(folder: Path, rows: int) -> dict[str, Any]:
         plant_campaigns(connection, TENANTS, -(-campaigns // TENANTS))
         connection.execute(MAKE_TWIN)
         connection.execute("vacuum (analyze)")
-        loads = [
-            measure_loads(connection, folder / "metrics.bin", rows, order) for order in ORDERS
-        ]
+        loads = [measure_loads(connection, folder / "metrics.bin", rows, order) for order in ORDERS]
         return {"rows": rows, "loads": loads, "removals": measure_removals(connection)}
+
+
+def months(connection: psycopg.Connection[Any]) -> list[date]:
+    """The first day of each of the months that are loaded, oldest first, and of the current one."""
+    found = connection.execute(
+        """
+        select (date_trunc('month', current_date) - number * interval '1 month')::date
+        from generate_series(%s, 0, -1) as numbers (number)
+        """,
+        (MONTHS,),
+    )
+    return [first_day for (first_day,) in found.fetchall()]
 
 
 def measure_loads(
@@ -88,17 +120,25 @@ def measure_loads(
 ) -> dict[str, Any]:
     """Seconds of each table's load, in turn; the last round stays, of both."""
     order_by, rounds = ORDERS[order]
-    text = ROWS.format(order=order_by, rows=rows)
+    first_days = months(connection)
+    text = sql.SQL(ROWS).format(
+        first_day=first_days[0],
+        last_day=first_days[-1] - timedelta(days=1),
+        order=sql.SQL(order_by),
+        rows=rows,
+    )
     with file.open("wb") as out, connection.cursor() as cursor, cursor.copy(text) as copy:
         out.writelines(copy)
     seconds: dict[str, list[float]] = {PARTITIONED: [], TWIN: []}
+    truncate = sql.SQL("truncate {}")
     for number in range(rounds):
-        connection.execute(f"truncate {PARTITIONED}, {TWIN}")
+        for table in (PARTITIONED, TWIN):
+            connection.execute(truncate.format(sql.SQL(table)))
         for table in (PARTITIONED, TWIN) if number % 2 else (TWIN, PARTITIONED):
             connection.execute("checkpoint")
             seconds[table].append(load(file, table))
             if number < rounds - 1:
-                connection.execute(f"truncate {table}")
+                connection.execute(truncate.format(sql.SQL(table)))
     file.unlink()
     stray = connection.execute("select rows from app.default_partition_rows() where rows > 0")
     assert stray.fetchall() == []
@@ -118,7 +158,7 @@ def load(file: Path, table: str) -> float:
         with (
             file.open("rb") as rows,
             connection.cursor() as cursor,
-            cursor.copy(f"copy {table} ({COLUMNS}) from stdin (format binary)") as copy,
+            cursor.copy(sql.SQL(LOAD).format(table=sql.SQL(table))) as copy,
         ):
             while block := rows.read(1 << 18):
                 copy.write(block)
@@ -127,80 +167,77 @@ def load(file: Path, table: str) -> float:
 
 
 def measure_removals(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
-    """Four ways to be rid of a month, each the oldest that its table still has."""
-    connection.execute(
-        "update app.table_policies set retention_key = 'date', retention_keep = '1 month'"
-        f" where relation = '{PARTITIONED}'"
-    )
+    """Four ways to be rid of a month; the last is what all are compared with."""
+    connection.execute(RETAIN)
+    first_days = months(connection)
+    retention = sql.SQL("select app.apply_retention(false, {}, 'app.campaign_metrics')")
+    dropped = connection.execute(PARTITION_OF, (first_days[1],)).fetchone()
+    assert dropped is not None
     ways = [
         (
-            "app.apply_retention, which counts the table before and after",
+            "`app.apply_retention`, which counts the table's rows before and after",
             PARTITIONED,
-            f"select app.apply_retention(false, {FIRST_MONTH} + interval '2 months',"
-            f" '{PARTITIONED}')",
+            retention.format(first_days[2]),
         ),
-        ("detach and drop the partition", PARTITIONED, drop_oldest(connection, 1)),
-        ("DELETE from the partition", PARTITIONED, delete_month(PARTITIONED, 2)),
-        ("DELETE from the one table", TWIN, delete_month(TWIN, 2)),
+        (
+            "detach and drop its partition",
+            PARTITIONED,
+            sql.SQL(DROP).format(partition=sql.SQL(dropped[0])),
+        ),
+        (
+            "DELETE from its partition",
+            PARTITIONED,
+            sql.SQL(DELETE).format(
+                table=sql.SQL(PARTITIONED), first_day=first_days[2], end=first_days[3]
+            ),
+        ),
+        (
+            "DELETE from one table",
+            TWIN,
+            sql.SQL(DELETE).format(table=sql.SQL(TWIN), first_day=first_days[2], end=first_days[3]),
+        ),
     ]
     return [measure_removal(connection, *way) for way in ways]
 
 
-def drop_oldest(connection: psycopg.Connection[Any], months_after: int) -> str:
-    """What retention does to the partition of a month."""
-    row = connection.execute(
-        "select partition_table::text from app.partition_bounds(%s::regclass)"
-        f" where lower_bound = {FIRST_MONTH} + %s * interval '1 month'",
-        (PARTITIONED, months_after),
-    ).fetchone()
-    assert row is not None
-    return f"alter table {PARTITIONED} detach partition {row[0]}; drop table {row[0]}"
-
-
-def delete_month(table: str, months_after: int) -> str:
-    """The DELETE of a month's rows."""
-    first = f"{FIRST_MONTH} + interval '{months_after} months'"
-    return f"delete from {table} where date >= {first} and date < {first} + interval '1 month'"
-
-
 def measure_removal(
-    connection: psycopg.Connection[Any], name: str, table: str, statement: str
+    connection: psycopg.Connection[Any],
+    way: str,
+    table: str,
+    statement: sql.Composed,
 ) -> dict[str, Any]:
     """Seconds of a statement with its commit, and the bytes that it gives back: at once, and once
-    the table has been vacuumed.
+    the table has been vacuumed, which only a DELETE needs.
     """
     before = held(connection, table)
     connection.execute("checkpoint")
-    with timed() as removal:
-        connection.execute(statement)
+    seconds = timed(connection, statement)
     after = held(connection, table)
-    with timed() as vacuum:
-        if statement.startswith("delete"):
-            connection.execute(f"vacuum {table}")
+    vacuum_s = None
+    if way.startswith("DELETE"):
+        vacuum_s = timed(connection, sql.SQL("vacuum {}").format(sql.SQL(table)))
     vacuumed = held(connection, table)
     return {
-        "way": name,
+        "way": way,
         "rows": before[0] - after[0],
-        "seconds": removal[0],
-        "vacuum_s": vacuum[0] if statement.startswith("delete") else 0.0,
+        "seconds": seconds,
+        "vacuum_s": vacuum_s,
         "bytes_at_once": before[1] - after[1],
         "bytes_after_vacuum": before[1] - vacuumed[1],
     }
 
 
-@contextmanager
-def timed() -> Iterator[list[float]]:
-    """A list that holds the seconds of the block, once that is over."""
-    seconds: list[float] = []
+def timed(connection: psycopg.Connection[Any], statement: sql.Composed) -> float:
+    """Seconds of a statement with its commit."""
     started = time.perf_counter()
-    yield seconds
-    seconds.append(time.perf_counter() - started)
+    connection.execute(statement)
+    return time.perf_counter() - started
 
 
 def held(connection: psycopg.Connection[Any], table: str) -> tuple[int, int]:
     """Rows and bytes of a table, with its indexes and partitions."""
-    rows = connection.execute(f"select count(*) from {table}").fetchone()
-    size = connection.execute(SIZE, (table,)).fetchone()
+    rows = connection.execute(sql.SQL(COUNT).format(table=sql.SQL(table))).fetchone()
+    size = connection.execute(SIZE, {"table": table}).fetchone()
     assert rows is not None
     assert size is not None
     return rows[0], int(size[0])

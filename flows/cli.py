@@ -30,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
 @app.callback(epilog=examples("warehouse up", "warehouse sync-sqp deliveries/", "warehouse status"))
 def frame(
     context: typer.Context,

@@ -49,6 +49,11 @@ class ConcurrentIndex:
     columns: str
 
     @property
+    def column_names(self) -> list[str]:
+        """The columns alone: PostgreSQL names the index of a partition after them."""
+        return [column.split()[0] for column in self.columns.split(", ")]
+
+    @property
     def drop(self) -> str:
         """The SQL that takes the index away, in a transaction."""
         return f"drop index if exists {self.table.split('.')[0]}.{self.name};"
@@ -64,7 +69,7 @@ def create_concurrently(index: ConcurrentIndex) -> None:
         connection = op.get_bind().connection.driver_connection
         assert connection is not None
         connection.execute(f"set role {OWNER}")
-        schema, table = index.table.split(".")
+        schema = index.table.split(".")[0]
         partitions = _partitions(connection, index.table)
         if partitions is None:
             _build(connection, schema, index.name, index.table, index.columns)
@@ -73,7 +78,7 @@ def create_concurrently(index: ConcurrentIndex) -> None:
                 f"create index if not exists {index.name} on only {index.table} ({index.columns})"
             )
             for partition in partitions:
-                name = f"{index.name}{partition.removeprefix(table)}"[:63]
+                name = "_".join([partition, *index.column_names, "idx"])[:63]
                 _build(connection, schema, name, f"{schema}.{partition}", index.columns)
                 connection.execute(
                     f"alter index {schema}.{index.name} attach partition {schema}.{name}"

@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +171,9 @@ def _take(places: Places, connection: psycopg.Connection[Any], archive: Path) ->
     cluster = archive.parent
     for leftover in cluster.glob(f"base-*{DRAFT}"):
         shutil.rmtree(leftover)
-    name = f"base-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    draft, folder = cluster / f"{name}{DRAFT}", cluster / name
+    while (folder := cluster / f"base-{datetime.now(UTC):%Y%m%dT%H%M%SZ}").exists():
+        time.sleep(0.1)
+    draft = cluster / f"{folder.name}{DRAFT}"
     with step("base backup"):
         copied = run_program(
             places,

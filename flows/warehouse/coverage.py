@@ -290,7 +290,6 @@ QUERIES: dict[Kind, LiteralString] = {
             on columns.attrelid = defaults.adrelid and columns.attnum = defaults.adnum
         where
             tables.relkind in ('r', 'p', 'v')
-           
             and columns.attnum > 0
             and not columns.attisdropped
     """,
@@ -298,8 +297,10 @@ QUERIES: dict[Kind, LiteralString] = {
         select
             tables.nspname,
             tables.relname || ' (' || (
-                select string_agg(pg_get_indexdef(keys.indexrelid, place, true), ', '
-                    order by place)
+                select string_agg(
+                    replace(pg_get_indexdef(keys.indexrelid, place, true), '::text', ''),
+                    ', ' order by place
+                )
                 from generate_series(1, keys.indnkeyatts) as place
             ) || ')',
             concat(
@@ -447,7 +448,7 @@ RELATIONS: LiteralString = "select nspname || '.' || relname from tables"
 SHORTER = (
     (r"\btimestamp with time zone\b", "timestamptz"),
     (r"\bcharacter varying\b", "varchar"),
-    (r"::[a-z_]+(\(\d+\))?(\[\])?", ""),
+    (r"::[a-z_.]+(\(\d+\))?(\[\])?", ""),
     (r"\b(app|sqp|reporting)\.", ""),
     (r"\busing btree (?=\()|\bbtree (?=\()", ""),
     (r"\bcurrent_timestamp\b", "now()"),

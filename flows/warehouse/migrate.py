@@ -25,7 +25,7 @@ LOCK_WAIT = "60s"
 ATTEMPTS = 5
 """How often a migration that does not get a lock is tried, each time for its lock_timeout."""
 SEARCH_PATH = "app, sqp, reporting, landing, public"
-"""Where names without a schema are looked up, so that the specifications' queries run as written."""
+"""Where names without a schema are looked up: the specifications' queries run as written."""
 
 
 def head_revision() -> str:

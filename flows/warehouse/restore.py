@@ -163,7 +163,8 @@ def restore_to(
     with as_warehouse_error("the restore cannot be written"):
         live = find_places(settings.warehouse_home)
         base = newest_base(live.backups, target)
-        folder = into or live.base / f"restored-{target:%Y%m%dT%H%M%SZ}"
+        name = "replacing" if in_place else "restored"
+        folder = into or live.base / f"{name}-{target:%Y%m%dT%H%M%SZ}"
         if folder.exists():
             raise UsageError(
                 f"{folder} is there already",

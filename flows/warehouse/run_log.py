@@ -330,7 +330,9 @@ def _heartbeat(run_id: uuid.UUID) -> Iterator[None]:
             # A beat that fails is made good by the next; the lock, not the lease, guards writes.
             with (
                 suppress(psycopg.Error),
-                connect(autocommit=True, application="warehouse heartbeat", role="etl") as connection,
+                connect(
+                    autocommit=True, application="warehouse heartbeat", role="etl"
+                ) as connection,
             ):
                 connection.execute(
                     """

@@ -774,6 +774,7 @@ declare
     owner_column text := tg_argv[0];
     key_columns text[] := string_to_array(tg_argv[1], ',');
     secret_columns text[] := string_to_array(coalesce(tg_argv[2], ''), ',');
+    passed_over text[] := string_to_array(coalesce(tg_argv[3], ''), ',') || 'updated_at'::text;
     before jsonb;
     after jsonb;
     changed text[];
@@ -793,7 +794,11 @@ begin
     changed := array(
         select columns.name
         from jsonb_object_keys(coalesce(after, before)) as columns (name)
-        where before is null or after is null or before -> columns.name <> after -> columns.name
+        where
+            before is null
+            or after is null
+            or before -> columns.name <> after -> columns.name
+            and (columns.name <> all (passed_over) or columns.name = 'updated_at')
     );
     if changed <@ array['updated_at'] then
         return null;
@@ -856,8 +861,9 @@ begin
 end;
 $function$;
 comment on function app.write_audit_log() is
-    'Trigger, after each row (owner column, key columns, secret columns; lists with commas): writes'
-    ' to app.audit_logs who changed what, from where. Secrets appear as ***.';
+    'Trigger, after each row (owner column, key columns, secret columns, columns whose updates are'
+    ' not of interest; lists with commas): writes to app.audit_logs who changed what, from where.'
+    ' Secrets appear as ***.';
 
 create function app.refuse_change()
 returns trigger

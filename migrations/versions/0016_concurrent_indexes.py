@@ -1,4 +1,4 @@
-"""Indexes that begin with the account, on tables that already hold deliveries: made beside loads."""
+"""Indexes that begin with the account, on tables that hold deliveries: made beside loads."""
 
 from migrations.operations import ConcurrentIndex, create_concurrently, roll_back
 

@@ -132,7 +132,8 @@ def assert_summaries_are_exact(landing: Landing) -> None:
         for row in held:
             assert row.pop("updated_at") <= datetime.now(UTC)
             if summary == "weekly_summary":
-                assert row.pop("sync_log_id") and row.pop("last_synced_at")
+                assert row.pop("sync_log_id")
+                assert row.pop("last_synced_at")
                 row.pop("bigquery_sync_id")
         assert by_key(held) == by_key(rows), summary
     assert rows_of(landing, "sqp.slice_builds", "model_name, load_id") is not None
@@ -267,7 +268,8 @@ def test_full_refresh_keeps_the_tables_and_removes_what_does_not_belong(
     landing.connection.execute(
         "insert into sqp.weekly_summary select period_start, period_end, 'ghost', 'B0000GHOST',"
         " 1, 1, 1, 0, 0, 0, 0, 0, account_id, marketplace_id, '\\x00', 1, 1, 1, 1, 1, 1, 1, 0, 0,"
-        " 1, 1, 1, 1, 1, 1, 'USD', sync_log_id, bigquery_sync_id, last_synced_at, updated_at from sqp.weekly_summary limit 1"
+        " 1, 1, 1, 1, 1, 1, 'USD', sync_log_id, bigquery_sync_id, last_synced_at, updated_at"
+        " from sqp.weekly_summary limit 1"
     )
     landing.connection.execute(
         "update sqp.quarterly_summary set total_clicks = 4711 where query = 'red shoe'"

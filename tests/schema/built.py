@@ -15,7 +15,7 @@ from flows.settings import Connection, get_settings
 from flows.warehouse.migrate import settle_database
 from tests.conftest import drop_database, execute, use_database
 from tests.integration.test_dbt_models import Dbt, dbt
-from tests.schema.planted import ALPHA, BRAVO, plant
+from tests.schema.planted import ALPHA, BRAVO, Tenant, plant
 
 __all__ = ["built", "dbt", "manifest"]
 
@@ -26,7 +26,7 @@ SCHEMAS = "('app', 'landing', 'sqp', 'reporting', 'staging', 'intermediate')"
 def built(
     server: Connection,
     template: str,
-    dbt: Dbt,  # noqa: F811
+    dbt: Dbt,
 ) -> Iterator[psycopg.Connection[Any]]:
     """An administrator's connection; what a test changes it takes back."""
     database = server.model_copy(update={"database": f"wh_built_{os.getpid()}"})
@@ -38,8 +38,14 @@ def built(
             settle_database(connection)
         with psycopg.connect(**database.libpq(), autocommit=True) as connection:
             connection.execute("set time zone 'UTC'")
+            guest = Tenant("MARKGUEST").user_id
+            connection.execute(
+                "insert into app.users (id, email, password_hash, first_name, last_name)"
+                " values (%s, 'guest@example.com', 'x', 'g', 'g')",
+                (guest,),
+            )
             for tenant in (ALPHA, BRAVO):
-                plant(connection, tenant, BRAVO.user_id if tenant is ALPHA else ALPHA.user_id)
+                plant(connection, tenant, guest)
             dbt("seed")
             dbt("run")
             yield connection
@@ -47,18 +53,16 @@ def built(
     drop_database(server, database.database)
 
 
-def manifest(dbt: Dbt) -> dict[str, Any]:  # noqa: F811
+def manifest(dbt: Dbt) -> dict[str, Any]:
     """What dbt has read of the project, as its last command wrote it down."""
     read: dict[str, Any] = json.loads((dbt.folder / "manifest.json").read_text())
     return read
 
 
-def declared(dbt: Dbt) -> dict[str, dict[str, Any]]:  # noqa: F811
+def declared(dbt: Dbt) -> dict[str, dict[str, Any]]:
     """Every source, model and seed of the manifest, by schema and name."""
     read = manifest(dbt)
-    nodes = [
-        node for node in read["nodes"].values() if node["resource_type"] in ("model", "seed")
-    ]
+    nodes = [node for node in read["nodes"].values() if node["resource_type"] in ("model", "seed")]
     return {f"{node['schema']}.{node['alias']}": node for node in nodes} | {
         f"{node['schema']}.{node['identifier']}": node for node in read["sources"].values()
     }

@@ -32,72 +32,128 @@ class Tenant:
 ALPHA, BRAVO = Tenant("MARKALPHA"), Tenant("MARKBRAVO")
 
 ROWS = {
-    "app.users": "(id, email, password_hash, first_name, last_name) values"
-    " (%(user)s, %(mark)s::text || '@example.com', 'x', %(mark)s, %(mark)s)",
-    "app.user_accounts": "(id, user_id, account_name, amazon_account_id, account_type, status)"
-    " values (%(account)s, %(user)s, %(mark)s, %(number)s, 'dsp', 'active')",
-    "app.oauth_tokens": "(user_id, user_account_id, access_token, refresh_token, key_id, expires_at,"
-    " scope) values (%(user)s, %(account)s, 'gAAAAsealed', 'gAAAAsealed', 'key', now(), %(mark)s)",
+    "app.users": (
+        "(id, email, password_hash, first_name, last_name) values (%(user)s, %(mark)s::text "
+        "|| '@example.com', 'x', %(mark)s, %(mark)s)"
+    ),
+    "app.user_accounts": (
+        "(id, user_id, account_name, amazon_account_id, account_type, status) values "
+        "(%(account)s, %(user)s, %(mark)s, %(number)s, 'dsp', 'active')"
+    ),
+    "app.oauth_tokens": (
+        "(user_id, user_account_id, access_token, refresh_token, key_id, expires_at, scope) "
+        "values (%(user)s, %(account)s, 'gAAAAsealed', 'gAAAAsealed', 'key', now(), %(mark)s)"
+    ),
     "app.sqp_accounts": "(account_id, user_id) values (%(mark)s, %(user)s)",
-    "app.account_sync_history": "(user_id, user_account_id, sync_type, sync_status) values"
-    " (%(user)s, %(account)s, 'manual', 'started')",
+    "app.account_sync_history": (
+        "(user_id, user_account_id, sync_type, sync_status) values (%(user)s, %(account)s, "
+        "'manual', 'started')"
+    ),
     "app.rate_limit_tracking": "(user_id, endpoint) values (%(user)s, %(mark)s)",
-    "app.amc_accounts": "(id, user_id, account_id, marketplace_id, region) values"
-    " (%(amc)s, %(user)s, 'ENTITY' || %(mark)s::text, 'ATVPDKIKX0DER', 'NA')",
-    "app.amc_instances": "(id, user_id, account_id, instance_id, instance_name, region) values"
-    " (%(instance)s, %(user)s, %(amc)s, %(mark)s, %(mark)s, 'NA')",
-    "app.workflows": "(id, user_id, instance_id, workflow_id, name, sql_query) values"
-    " (%(workflow)s, %(user)s, %(instance)s, %(mark)s, %(mark)s, 'select 1')",
-    "app.workflow_executions": "(id, user_id, workflow_id, execution_id) values"
-    " (%(execution)s, %(user)s, %(workflow)s, %(mark)s)",
-    "app.dsp_seats_sync_log": "(id, user_id, user_account_id, advertiser_id, sync_status) values"
-    " (%(seats_sync)s, %(user)s, %(account)s, %(number)s, 'in_progress')",
-    "app.dsp_seats": "(user_id, user_account_id, exchange_id, exchange_name, seat_id) values"
-    " (%(user)s, %(account)s, %(mark)s, %(mark)s, %(mark)s)",
-    "app.dsp_seats_history": "(user_id, user_account_id, kept_account_id, advertiser_id,"
-    " change_type, exchange_id, seat_id, exchange_name) values"
-    " (%(user)s, %(account)s, %(account)s::text, %(number)s, 'new', %(mark)s, %(mark)s, %(mark)s)",
-    "app.user_api_credentials": "(user_id, platform, external_account_id, credentials_encrypted,"
-    " key_id) values (%(user)s, 'amazon_ads', %(mark)s, 'gAAAAsealed', 'key')",
-    "app.user_sessions": "(user_id, token_jti, expires_at) values (%(user)s, %(mark)s, now())",
-    "app.assets": "(id, user_id, filename, original_filename, file_size, mime_type, file_url) values"
-    " (%(asset)s, %(user)s, %(mark)s, %(mark)s, 1, 'image/png', 'https://example.com/a.png')",
-    "app.platform_assets": "(asset_id, platform, platform_asset_id) values"
-    " (%(asset)s, 'amazon_ads', %(mark)s)",
-    "app.ads": "(id, user_id, name, unified_data, targeting_data, budget_data) values"
-    " (%(ad)s, %(user)s, %(mark)s, '{}', '{}', '{}')",
+    "app.amc_accounts": (
+        "(id, user_id, account_id, marketplace_id, region) values (%(amc)s, %(user)s, "
+        "'ENTITY' || %(mark)s::text, 'ATVPDKIKX0DER', 'NA')"
+    ),
+    "app.amc_instances": (
+        "(id, user_id, account_id, instance_id, instance_name, region) values (%(instance)s, "
+        "%(user)s, %(amc)s, %(mark)s, %(mark)s, 'NA')"
+    ),
+    "app.workflows": (
+        "(id, user_id, instance_id, workflow_id, name, sql_query) values (%(workflow)s, "
+        "%(user)s, %(instance)s, %(mark)s, %(mark)s, 'select 1')"
+    ),
+    "app.workflow_executions": (
+        "(id, user_id, workflow_id, execution_id) values (%(execution)s, %(user)s, "
+        "%(workflow)s, %(mark)s)"
+    ),
+    "app.dsp_seats_sync_log": (
+        "(id, user_id, user_account_id, advertiser_id, sync_status) values (%(seats_sync)s, "
+        "%(user)s, %(account)s, %(number)s, 'in_progress')"
+    ),
+    "app.dsp_seats": (
+        "(user_id, user_account_id, exchange_id, exchange_name, seat_id) values (%(user)s, "
+        "%(account)s, %(mark)s, %(mark)s, %(mark)s)"
+    ),
+    "app.dsp_seats_history": (
+        "(user_id, user_account_id, kept_account_id, advertiser_id, change_type, exchange_id, "
+        "seat_id, exchange_name) values (%(user)s, %(account)s, %(account)s::text, "
+        "%(number)s, 'new', %(mark)s, %(mark)s, %(mark)s)"
+    ),
+    "app.user_api_credentials": (
+        "(user_id, platform, external_account_id, credentials_encrypted, key_id) values "
+        "(%(user)s, 'amazon_ads', %(mark)s, 'gAAAAsealed', 'key')"
+    ),
+    "app.user_sessions": ("(user_id, token_jti, expires_at) values (%(user)s, %(mark)s, now())"),
+    "app.assets": (
+        "(id, user_id, filename, original_filename, file_size, mime_type, file_url) values "
+        "(%(asset)s, %(user)s, %(mark)s, %(mark)s, 1, 'image/png', "
+        "'https://example.com/a.png')"
+    ),
+    "app.platform_assets": (
+        "(asset_id, platform, platform_asset_id) values (%(asset)s, 'amazon_ads', %(mark)s)"
+    ),
+    "app.ads": (
+        "(id, user_id, name, unified_data, targeting_data, budget_data) values (%(ad)s, "
+        "%(user)s, %(mark)s, '{}', '{}', '{}')"
+    ),
     "app.ad_assets": "(ad_id, asset_id, asset_type) values (%(ad)s, %(asset)s, 'logo')",
-    "app.campaigns": "(id, ad_id, platform, campaign_name) values"
-    " (%(campaign)s, %(ad)s, 'amazon_ads', %(mark)s)",
-    "app.campaign_deployments": "(campaign_id, deployment_type, status, started_at) values"
-    " (%(campaign)s, 'create', 'pending', now())",
-    "app.campaign_metrics": "(campaign_id, date, impressions) values (%(campaign)s, current_date, 1)",
-    "app.campaign_metrics_hourly": "(campaign_id, hour_timestamp) values"
-    " (%(campaign)s, date_trunc('hour', now()))",
-    "app.reports": "(id, user_id, name, report_type, configuration) values"
-    " (%(report)s, %(user)s, %(mark)s, 'custom', '{}')",
+    "app.campaigns": (
+        "(id, ad_id, platform, campaign_name) values (%(campaign)s, %(ad)s, 'amazon_ads', %(mark)s)"
+    ),
+    "app.campaign_deployments": (
+        "(campaign_id, deployment_type, status, started_at) values (%(campaign)s, 'create', "
+        "'pending', now())"
+    ),
+    "app.campaign_metrics": (
+        "(campaign_id, date, impressions) values (%(campaign)s, current_date, 1)"
+    ),
+    "app.campaign_metrics_hourly": (
+        "(campaign_id, hour_timestamp) values (%(campaign)s, date_trunc('hour', now()))"
+    ),
+    "app.reports": (
+        "(id, user_id, name, report_type, configuration) values (%(report)s, %(user)s, "
+        "%(mark)s, 'custom', '{}')"
+    ),
     "app.report_instances": "(report_id, file_url) values (%(report)s, %(mark)s)",
-    "app.api_rate_limits": "(user_id, platform, endpoint, window_start, window_end) values"
-    " (%(user)s, 'amazon_ads', %(mark)s, now(), now() + interval '1 hour')",
+    "app.api_rate_limits": (
+        "(user_id, platform, endpoint, window_start, window_end) values (%(user)s, "
+        "'amazon_ads', %(mark)s, now(), now() + interval '1 hour')"
+    ),
     "app.background_jobs": "(user_id, job_type, job_data) values (%(user)s, %(mark)s, '{}')",
-    "app.dashboards": "(id, dashboard_id, name, user_id) values (%(dashboard)s, %(mark)s, %(mark)s, %(user)s)",
-    "app.dashboard_widgets": "(widget_id, dashboard_id, widget_type, title, data_source,"
-    " position_config) values (%(mark)s, %(dashboard)s, 'text', %(mark)s, '{}', '{}')",
-    "app.dashboard_shares": "(dashboard_id, shared_by_user_id, shared_with_user_id) values"
-    " (%(dashboard)s, %(user)s, %(guest)s)",
-    "app.report_data_collections": "(id, collection_id, workflow_id, instance_id, user_id,"
-    " collection_type, target_weeks, start_date, end_date) values (%(collection)s, %(mark)s, %(workflow)s,"
-    " %(instance)s, %(user)s, 'backfill', 1, '2025-01-05', '2025-01-11')",
-    "app.report_data_weeks": "(id, collection_id, week_start_date, week_end_date, error_message)"
-    " values (%(week)s, %(collection)s, '2025-01-05', '2025-01-11', %(mark)s)",
-    "app.report_data_rows": "(week_start_date, week_id, row_number, user_id, workflow_id,"
-    " instance_id, row_values, row_digest) values ('2025-01-05', %(week)s, 1, %(user)s, %(workflow)s,"
-    " %(instance)s, jsonb_build_object('mark', %(mark)s::text), sha256('x'))",
-    "reporting.report_data_aggregates": "(workflow_id, instance_id, user_id, aggregation_type,"
-    " aggregation_key, metrics, data_date) values (%(workflow)s, %(instance)s, %(user)s, 'weekly', %(mark)s,"
-    " '{}', '2025-01-05')",
-    "app.ai_insights": "(insight_id, user_id, query_text, response_text) values"
-    " (%(mark)s, %(user)s, %(mark)s, %(mark)s)",
+    "app.dashboards": (
+        "(id, dashboard_id, name, user_id) values (%(dashboard)s, %(mark)s, %(mark)s, %(user)s)"
+    ),
+    "app.dashboard_widgets": (
+        "(widget_id, dashboard_id, widget_type, title, data_source, position_config) values "
+        "(%(mark)s, %(dashboard)s, 'text', %(mark)s, '{}', '{}')"
+    ),
+    "app.dashboard_shares": (
+        "(dashboard_id, shared_by_user_id, shared_with_user_id) values (%(dashboard)s, "
+        "%(user)s, %(guest)s)"
+    ),
+    "app.report_data_collections": (
+        "(id, collection_id, workflow_id, instance_id, user_id, collection_type, "
+        "target_weeks, start_date, end_date) values (%(collection)s, %(mark)s, %(workflow)s, "
+        "%(instance)s, %(user)s, 'backfill', 1, '2025-01-05', '2025-01-11')"
+    ),
+    "app.report_data_weeks": (
+        "(id, collection_id, week_start_date, week_end_date, error_message) values (%(week)s, "
+        "%(collection)s, '2025-01-05', '2025-01-11', %(mark)s)"
+    ),
+    "app.report_data_rows": (
+        "(week_start_date, week_id, row_number, user_id, workflow_id, instance_id, "
+        "row_values, row_digest) values ('2025-01-05', %(week)s, 1, %(user)s, %(workflow)s, "
+        "%(instance)s, jsonb_build_object('mark', %(mark)s::text), sha256('x'))"
+    ),
+    "reporting.report_data_aggregates": (
+        "(workflow_id, instance_id, user_id, aggregation_type, aggregation_key, metrics, "
+        "data_date) values (%(workflow)s, %(instance)s, %(user)s, 'weekly', %(mark)s, '{}', "
+        "'2025-01-05')"
+    ),
+    "app.ai_insights": (
+        "(insight_id, user_id, query_text, response_text) values (%(mark)s, %(user)s, "
+        "%(mark)s, %(mark)s)"
+    ),
 }
 """An insert for each table; audit rows come of themselves, from the triggers."""
 

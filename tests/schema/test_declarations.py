@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 import yaml
 from dbt.cli.main import dbtRunner
 
@@ -191,7 +190,7 @@ def snapshot(connection: Session) -> dict[str, list[str]]:
 
 
 def test_applying_again_mends_what_was_changed_by_hand_and_nothing_else(
-    built: Session,
+    built: Session,  # noqa: F811
     dbt: Dbt,  # noqa: F811
 ) -> None:
     """An operator's hold stays, also where the declaration is another one than before."""
@@ -216,7 +215,9 @@ def test_applying_again_mends_what_was_changed_by_hand_and_nothing_else(
         "update app.table_policies set declaration = '{}', retention_keep = '1 day',"
         " partitions_ahead = 0 where relation = 'app.audit_logs'"
     )
-    built.execute("insert into app.table_policies (relation, declaration) values ('app.gone', '{}')")
+    built.execute(
+        "insert into app.table_policies (relation, declaration) values ('app.gone', '{}')"
+    )
     changed = snapshot(built)
     assert [what for what in before if changed[what] != before[what]] == list(GENERATED)
 
@@ -240,8 +241,9 @@ def month_ahead(connection: Session) -> Any:
 
 
 def test_a_table_that_does_not_say_whose_its_rows_are_stops_everything(
-    built: Session, tmp_path: Path
-) -> None:  # noqa: F811
+    built: Session,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     project = tmp_path / "dbt_project"
     shutil.copytree(
         PROJECT_ROOT / "dbt_project",
@@ -276,15 +278,3 @@ def test_a_table_that_does_not_say_whose_its_rows_are_stops_everything(
     said = str(done.exception or result.message)
     assert "source.warehouse.app.ads does not say whose its rows are" in said
     assert snapshot(built) == before
-
-
-@pytest.mark.parametrize("secret", ["oauth_tokens", "user_api_credentials", "users"])
-def test_what_is_secret_is_declared_hidden(built: Session, dbt: Dbt, secret: str) -> None:  # noqa: F811
-    """Columns whose names sound like secrets are hidden from tenants and from dbt."""
-    sealed = {
-        name
-        for name in declared(dbt)[f"app.{secret}"]["columns"]
-        if name in ("access_token", "refresh_token", "credentials_encrypted", "password_hash")
-    }
-    assert sealed
-    assert sealed <= set(declared(dbt)[f"app.{secret}"]["config"]["meta"]["hidden"])

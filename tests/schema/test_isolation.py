@@ -249,6 +249,7 @@ HOSTILE = {
     "share another's dashboard in my name": "insert into app.dashboard_shares (dashboard_id,"
     " shared_by_user_id, shared_with_user_id, user_id)"
     " values (%(dashboard)s, %(me)s, %(them)s, %(me)s)",
+    "leave without a trace": "delete from app.users where id = %(me)s",
     "raise my own role": "update app.users set role = 'admin' where id = %(me)s",
     "read a secret": "select refresh_token from app.oauth_tokens",
     "read a password": "select password_hash from app.users",

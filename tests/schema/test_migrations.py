@@ -255,14 +255,14 @@ class TestConcurrentIndexes:
                 "create index sqp_asin_account on only landing.sqp_asin (account_id, period_start)"
             )
             connection.execute(
-                "create index sqp_asin_account_2025_01 on landing.sqp_asin_2025_01"
+                "create index sqp_asin_2025_01_account_id_period_start_idx on landing.sqp_asin_2025_01"
                 " (account_id, period_start)"
             )
             connection.execute("create index idx_sync_log_account on sqp.sync_log (account_id)")
             connection.execute("reset role")
             connection.execute(
                 "update pg_index set indisvalid = false where indexrelid in"
-                " ('landing.sqp_asin_account_2025_01'::regclass,"
+                " ('landing.sqp_asin_2025_01_account_id_period_start_idx'::regclass,"
                 " 'sqp.idx_sync_log_account'::regclass)"
             )
             migrate.upgrade()

@@ -35,12 +35,10 @@ EXCEPTIONS = {
         " and will not change; a CHECK of the table would show a refused secret in the error",
     },
     "0007": {
-        "prefer-bigint-over-int": "retry_after_seconds is the wait that an API asks for",
         "renaming-object": "the specification's name; the constraint is as old as its table,"
         f" and {SAME_RELEASE}",
         "require-concurrent-index-creation": SAME_RELEASE,
     },
-    "0008": {"prefer-bigint-over-int": "attempt counts the tries of one execution"},
     "0009": {
         "constraint-missing-not-valid": SAME_RELEASE,
         "disallowed-unique-constraint": SAME_RELEASE,

@@ -5,7 +5,7 @@
 
     {%- if access != 'none' -%}
         {%- set own = tenant_condition(tenant) -%}
-        {%- set commands = ['select', 'insert', 'update', 'delete'] if access == 'edit' else ['select'] -%}
+        {%- set commands = tenant_commands(declaration) -%}
         {%- set shares = declaration.get('shared', {}) -%}
         {%- for command in commands -%}
             {%- set ways = [own] -%}

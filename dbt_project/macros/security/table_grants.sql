@@ -31,7 +31,12 @@
         {%- endfor %}
     revoke insert ({{ columns | join(', ') }}), update ({{ columns | join(', ') }})
     on {{ relation }} from authenticated;
-    grant insert ({{ insertable | join(', ') }}), delete on {{ relation }} to authenticated;
+        {%- if 'insert' in tenant_commands(declaration) %}
+    grant insert ({{ insertable | join(', ') }}) on {{ relation }} to authenticated;
+        {%- endif %}
+        {%- if 'delete' in tenant_commands(declaration) %}
+    grant delete on {{ relation }} to authenticated;
+        {%- endif %}
         {%- if editable %}
     grant update ({{ editable | join(', ') }}) on {{ relation }} to authenticated;
         {%- endif %}

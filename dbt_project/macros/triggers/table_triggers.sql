@@ -27,6 +27,7 @@
                 tenant.column,
                 declaration.get('key', ['id']) | join(','),
                 declaration.get('hidden', []) | join(','),
+                declaration.get('unaudited', []) | join(','),
             ],
         }) -%}
     {%- endif -%}
