@@ -181,9 +181,10 @@ def read_dump(path: Path) -> Dump:
     """
     try:
         found = json.loads(_description(path).read_text(encoding="utf-8"))
+        found["path"] = str(path)  # the files may have been moved
+        found["roles_path"] = str(path.with_suffix(".roles.sql"))
         dump = Dump(**found | {"objects": tuple(found["objects"]), "taken_at": _time(found)})
-        roles = path.with_suffix(".roles.sql")
-        whole = (dump.sha256, dump.roles_sha256) == (digest(path), digest(roles))
+        whole = (dump.sha256, dump.roles_sha256) == (digest(path), digest(Path(dump.roles_path)))
     except FileNotFoundError as error:
         raise WarehouseError(
             f"{path} is not a finished dump",

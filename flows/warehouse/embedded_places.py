@@ -104,9 +104,12 @@ class Places:
     def owned_paths(self) -> list[Path]:
         """Every file and folder that belongs to the server, outermost last; never backups."""
         inside = [self.data, self.config, self.sockets, *self.base.glob("postgres-*")]
-        inside += [*self.base.glob(f"*{DRAFT}"), self.password, _memory(self.home)]
-        keeps_base = self.base == self.home or self.backups.exists()
-        return inside if keeps_base else [*inside, self.base]
+        inside += [*self.base.glob(f"*{DRAFT}"), self.password]
+        if self.base == self.home:
+            return [*inside, _memory(self.home)]
+        if self.backups.exists():  # where they are must stay known
+            return inside
+        return [*inside, _memory(self.home), self.base]
 
 
 def find_places(home: Path) -> Places:

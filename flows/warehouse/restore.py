@@ -24,6 +24,7 @@ from flows.errors import UsageError, WarehouseError
 from flows.settings import Connection, Settings, get_settings
 from flows.warehouse.backup import (
     Catalogue,
+    Dump,
     contents,
     count_rows,
     make_passable,
@@ -39,6 +40,7 @@ from flows.warehouse.base_backup import (
     take_base_backup,
     verify_base,
 )
+from flows.warehouse.connection import connect
 from flows.warehouse.embedded import (
     DATABASE,
     as_warehouse_error,
@@ -234,33 +236,17 @@ def restore_dump(settings: Settings, path: Path, database: str) -> RestoredDump:
     with step("verify"):
         dump = read_dump(path)
     where = ensure_server(settings)
-    with _session(where) as connection:
-        contents(path, where)
-        made_roles = _make_roles(connection, Path(path.with_suffix(".roles.sql")))
-        name = sql.Identifier(database)
-        try:
-            connection.execute(
-                sql.SQL("create database {} template template0 encoding 'utf8'").format(name)
-            )
-        except errors.DuplicateDatabase:
-            raise UsageError(
-                f"there is a database {database} already",
-                "a dump is restored into a new one",
-                "name another with --into-database",
-            ) from None
-        try:
-            found, rows = _load(where.model_copy(update={"database": database}), path)
-            if differing := sorted(
-                {*found.objects, *rows.items()} ^ {*dump.objects, *dump.rows.items()}, key=str
-            ):
-                raise WarehouseError(
-                    f"the restored database differs from what was dumped into {path}",
-                    f"{len(differing)} differences, the first: {differing[0]}",
-                    "the new database has been dropped; use another day's dump",
-                )
-        except BaseException:
-            connection.execute(sql.SQL("drop database {} with (force)").format(name))
-            raise
+    contents(path, where)
+    try:
+        with connect(autocommit=True, application=APPLICATION) as connection:
+            made_roles = _make_roles(connection, path.with_suffix(".roles.sql"))
+            found, rows = _into_new_database(connection, where, database, dump)
+    except psycopg.Error as error:
+        raise WarehouseError(
+            "the dump cannot be restored",
+            str(error).strip().splitlines()[0],
+            "the login must be a superuser, or own what it restores; no new database was left",
+        ) from error
     return RestoredDump(
         path=str(path),
         database=database,
@@ -269,6 +255,35 @@ def restore_dump(settings: Settings, path: Path, database: str) -> RestoredDump:
         made_roles=made_roles,
         rows=rows,
     )
+
+
+def _into_new_database(
+    connection: psycopg.Connection[Any], where: Connection, database: str, dump: Dump
+) -> tuple[Catalogue, dict[str, int]]:
+    name = sql.Identifier(database)
+    try:
+        connection.execute(
+            sql.SQL("create database {} template template0 encoding 'utf8'").format(name)
+        )
+    except errors.DuplicateDatabase:
+        raise UsageError(
+            f"there is a database {database} already",
+            "a dump is restored into a new one",
+            "name another with --into-database",
+        ) from None
+    try:
+        found, rows = _load(where.model_copy(update={"database": database}), Path(dump.path))
+        is_there = {*found.objects, *rows.items()}
+        if differing := sorted(is_there ^ {*dump.objects, *dump.rows.items()}, key=str):
+            raise WarehouseError(
+                f"the restored database differs from what was dumped into {dump.path}",
+                f"{len(differing)} differences, the first: {differing[0]}",
+                "the new database has been dropped; use another day's dump",
+            )
+    except BaseException:
+        connection.execute(sql.SQL("drop database {} with (force)").format(name))
+        raise
+    return found, rows
 
 
 def _copy(live: Places, base: BaseBackup, home: Path) -> Places:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -230,6 +231,7 @@ def test_a_piece_of_the_log_that_is_there_and_differs_is_never_overwritten(noted
     ((piece,),) = rows_of(noted, "select pg_walfile_name(pg_current_wal_lsn())")
     there = archive_folder(find_places(own_home)) / str(piece)
     there.write_text("somebody else's")
+    there.chmod(0o666)  # its account could overwrite it
     rows_of(noted, "insert into public.notes values (1, 'x'); select pg_switch_wal()")
     deadline = datetime.now(UTC) + timedelta(seconds=30)
     while rows_of(noted, "select failed_count > 0 from pg_stat_archiver") == [(False,)]:
@@ -442,3 +444,20 @@ def test_the_commands_say_what_they_did(noted, own_home, app, capsys):
     ):
         with pytest.raises(UsageError):
             app(odd, standalone_mode=False)
+
+
+def test_backups_of_data_that_lies_elsewhere_are_found_after_it_is_deleted(short_folder, own_home):
+    short_folder.chmod(0o700)
+    rows_of(ensure_server(get_settings()), NOTES)
+    take_base_backup(get_settings())
+    live = ensure_server(get_settings())
+    target = now(live)
+    rows_of(live, "insert into public.notes values (1, 'x'); select pg_switch_wal()")
+    backups = find_places(own_home).backups
+    delete_server(get_settings())
+    assert find_places(own_home).backups == backups
+    try:
+        restored = restore_to(get_settings(), target, in_place=True)
+        assert restored.rows == {"public.notes": 0}
+    finally:
+        shutil.rmtree(backups)

@@ -39,7 +39,7 @@ from tests.integration.landing_rows import (
 
 SUMMARIES = ("weekly_summary", "monthly_summary", "quarterly_summary")
 MODELS = ("--select", "+weekly_summary", "+monthly_summary", "+quarterly_summary")
-KEY = ("period_start", "account_id", "marketplace_id", "asin", "query_digest")
+KEY = ("account_id", "period_start", "marketplace_id", "asin", "query_digest")
 
 DECEMBER_22, DECEMBER_29 = date(2024, 12, 22), date(2024, 12, 29)
 JANUARY_5, JANUARY_12 = date(2025, 1, 5), date(2025, 1, 12)
@@ -501,7 +501,8 @@ def test_a_failing_test_is_recorded_word_for_word(landing: Landing, dbt: Dbt) ->
     )
     landing.connection.execute("drop view if exists staging.stg_landing__sqp_brand cascade")
     landing.connection.execute(
-        "create view staging.stg_landing__sqp_brand as select public.says() as query_digest"
+        "create view staging.stg_landing__sqp_brand as select public.says() as query_digest;"
+        "alter view staging.stg_landing__sqp_brand owner to dbt"
     )
     assert not dbt.invoke("test", "--select", "stg_landing__sqp_brand").success
     (check,) = rows_of(landing, "sqp.data_quality_checks")

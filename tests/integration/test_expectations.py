@@ -201,7 +201,9 @@ class Warehouse:
                 sum(total_impressions) as total_impressions, sum(total_clicks) as total_clicks,
                 sum(cart_adds) as cart_adds, sum(total_purchases) as total_purchases
             from sqp.weekly_summary
-            group by account_id, marketplace_id, 3, asin, query_digest
+            group by account_id, marketplace_id, 3, asin, query_digest;
+
+            grant select on sqp.weekly_summary, sqp.monthly_summary, sqp.quarterly_summary to etl
             """
         )
 

@@ -162,14 +162,15 @@ FAULTS = {
         where
             ours.provolatile = 'v'
             and ours.prorettype <> 'trigger'::regtype
-            and ours.prosrc
+            and ours.prosrc || coalesce(pg_get_function_sqlbody(ours.oid), '')
             !~* '\\m(insert|update|delete|execute|perform|create_partition|make_partition)\\M'
     """,
     "writes and is not called volatile": f"""
         select ours.oid::regprocedure::text from ({FUNCTIONS}) as ours
         where
             ours.provolatile <> 'v'
-            and ours.prosrc ~* '\\m(insert into|update [a-z_]+[.]|delete from|for update)\\M'
+            and ours.prosrc || coalesce(pg_get_function_sqlbody(ours.oid), '')
+            ~* '\\m(insert\\s+into|update\\s+[a-z_]+|delete\\s+from|truncate)\\M'
     """,
 }
 

@@ -228,7 +228,8 @@ class TestAds:
         session.execute("set local role etl")
         told = rows(
             session,
-            "select rows_before, rows_removed, rows_after from apply_retention(false, p_table => %s)",
+            "select rows_before, rows_removed, rows_after"
+            " from apply_retention(false, p_table => %s)",
             table,
         )
         session.execute("reset role")
@@ -361,12 +362,14 @@ class TestSync:
         """Record an attempt of ten minutes; when it ended."""
         ended: datetime | None = one(
             session,
-            "insert into sqp.sync_log (account_id, sync_type, sync_status, source_table,"
-            " target_table, records_processed, started_at, completed_at)"
-            " values ('MARKALPHA', %s, %s, 's', 't', %s, now() - make_interval(hours => %s),"
+            "insert into sqp.sync_log (run_id, worker, step, lease_until, account_id, source_table,"
+            " target_table, sync_type, sync_status, records_processed, records_inserted,"
+            " started_at, completed_at)"
+            " values (gen_random_uuid(), 'w', 'find', now(), 'MARKALPHA', 's', 't', %s, %s, %s, %s,"
+            " now() - make_interval(hours => %s),"
             " case when %s <> 'started' then now() - make_interval(hours => %s, mins => -10) end)"
             " returning completed_at",
-            *(sync_type, status, processed, hours_ago, status, hours_ago),
+            *(sync_type, status, processed, processed, hours_ago, status, hours_ago),
         )
         return ended
 
