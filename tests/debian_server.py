@@ -17,9 +17,7 @@ from pydantic import SecretStr
 from flows.settings import Connection
 
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
-MISSING = (
-    "PostgreSQL 15 is not installed: Debian and Ubuntu have it as the package postgresql-15"
-)
+MISSING = "PostgreSQL 15 is not installed: Debian and Ubuntu have it as the package postgresql-15"
 
 
 def is_installed() -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from flows.settings import PROJECT_ROOT
 from flows.warehouse.connection import connect
 from migrations.record import checksum
 
-LOCK_WAIT = "60s"
+LOCK_SECONDS = 120
+"""How long an upgrade waits for another one."""
 ATTEMPTS = 5
 """How often a migration that does not get a lock is tried, each time for its lock_timeout."""
 SEARCH_PATH = "app, sqp, reporting, landing, public"
@@ -56,21 +59,12 @@ def upgrade() -> list[str]:
     cannot get a lock gives way to its holder and is tried again.
 
     Raises:
-        Busy: another upgrade has been at work for longer than `LOCK_WAIT`, or a lock that a
+        Busy: another upgrade has been at work for longer than `LOCK_SECONDS`, or a lock that a
             migration needs is held for longer than all attempts.
         WarehouseError: the database is at a migration that this version does not have, an
             applied migration has been edited since, or one failed.
     """
-    with connect(autocommit=True, application="warehouse migrations") as connection:
-        connection.execute(f"set lock_timeout = '{LOCK_WAIT}'")
-        try:
-            connection.execute("select pg_advisory_lock(hashtext('warehouse migrations'))")
-        except errors.LockNotAvailable:
-            raise Busy(
-                "the migrations are busy",
-                f"another process has been migrating this database for {LOCK_WAIT}",
-                "wait for it, or end it and try again",
-            ) from None
+    with sole_migrator() as connection:
         before = current_revision()
         steps = _steps_from(before)
         _refuse_edited(connection)
@@ -78,6 +72,31 @@ def upgrade() -> list[str]:
             _apply(steps)
         settle_database(connection)
     return steps
+
+
+@contextmanager
+def sole_migrator() -> Iterator[psycopg.Connection[Any]]:
+    """A connection whose holder alone changes the schema of this database.
+
+    It asks for the lock again and again. A session that waits in the lock would hold a snapshot,
+    and an index that is made concurrently waits for every snapshot.
+
+    Raises:
+        Busy: another process has held the lock for `LOCK_SECONDS`.
+    """
+    give_up = time.monotonic() + LOCK_SECONDS
+    with connect(autocommit=True, application="warehouse migrations") as connection:
+        while connection.execute(
+            "select pg_try_advisory_lock(hashtext('warehouse migrations'))"
+        ).fetchone() != (True,):
+            if time.monotonic() > give_up:
+                raise Busy(
+                    "the migrations are busy",
+                    f"another process has been migrating this database for {LOCK_SECONDS} s",
+                    "wait for it, or end it and try again",
+                )
+            time.sleep(0.2)
+        yield connection
 
 
 def _apply(steps: list[str]) -> None:

@@ -6,9 +6,8 @@ import hashlib
 from pathlib import Path
 
 from flows.settings import PROJECT_ROOT
-from flows.warehouse.connection import connect
 from flows.warehouse.dbt_build import run_operation
-from flows.warehouse.migrate import head_revision
+from flows.warehouse.migrate import head_revision, sole_migrator
 
 DECLARED_IN = (
     "dbt_project/dbt_project.yml",
@@ -27,15 +26,15 @@ def ensure_policies() -> bool:
     The login must own the tables: a superuser, or a member of `rls_definer`.
 
     Raises:
+        Busy: another process has been migrating this database for too long.
         WarehouseError: dbt could not apply them.
     """
     wanted = fingerprint()
-    with connect(autocommit=True, application="warehouse policies") as connection:
+    with sole_migrator() as connection:
         held = connection.execute("select fingerprint from app.applied_declarations").fetchone()
-    if held == (wanted,):
-        return False
-    run_operation("apply_table_policies")
-    with connect(autocommit=True, application="warehouse policies") as connection:
+        if held == (wanted,):
+            return False
+        run_operation("apply_table_policies")
         connection.execute(
             """
             insert into app.applied_declarations (fingerprint)

@@ -290,11 +290,38 @@ language sql
 security definer
 set search_path = ''
 begin atomic
-    select app.create_partition(app.table_named(p_table), 'month', p_date);
+    select min(
+        app.create_partition(
+            app.table_named(p_table),
+            coalesce(units.unit, 'month'),
+            date_trunc('month', p_date::timestamp)::date + days.number
+        )
+    )
+    from (
+        select (
+            select policies.partition_unit
+            from app.table_policies as policies
+            inner join pg_catalog.pg_class as tables on tables.oid = app.table_named(p_table)
+            inner join pg_catalog.pg_namespace as namespaces
+                on tables.relnamespace = namespaces.oid
+            where policies.relation = namespaces.nspname || '.' || tables.relname
+        )
+    ) as units (unit)
+    cross join lateral generate_series(
+        0,
+        case
+            when units.unit = 'day' and isfinite(p_date)
+                then extract(
+                    day from date_trunc('month', p_date::timestamp) + interval '1 month - 1 day'
+                )::integer - 1
+            else 0
+        end
+    ) as days (number);
 end;
 comment on function app.create_monthly_partition(text, date) is
     'Makes sure that the table has a partition for the month of the date, and returns its name.'
-    ' Safe to repeat and safe for concurrent callers; bounds are months in UTC.';
+    ' Where the table''s declaration says days, it makes those of the month and returns the first'
+    ' one''s name. Safe to repeat and safe for concurrent callers; bounds are months in UTC.';
 
 create function app.create_daily_partition(p_table text, p_date date)
 returns text

@@ -62,6 +62,9 @@ end;
 $do$;
 
 set local role app_owner;
+alter table sqp.sync_log
+alter column run_id set default gen_random_uuid(),
+alter column lease_until set default clock_timestamp() + interval '2 minutes';
 alter table sqp.data_quality_checks
 drop constraint data_quality_checks_check_type_check,
 add constraint data_quality_checks_check_type_check check (check_type in (
@@ -129,6 +132,7 @@ set local role none;
 """
 
 DOWNGRADE = """
+alter table sqp.sync_log alter column run_id drop default, alter column lease_until drop default;
 drop function sqp.check_data_freshness();
 drop function sqp.get_latest_sync_status(varchar);
 delete from sqp.data_quality_checks where check_type = 'default_partition';

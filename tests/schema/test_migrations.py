@@ -100,7 +100,7 @@ def dump(database: Connection) -> str:
 
 
 def objects(database: Connection) -> list[str]:
-    """The same object by object: what refers to a partition is dumped in the order of its making."""
+    """The same by object: what refers to a partition is dumped in the order of its making."""
     return sorted(dump(database).split("\n--\n-- Name: "))
 
 
@@ -255,7 +255,8 @@ class TestConcurrentIndexes:
                 "create index sqp_asin_account on only landing.sqp_asin (account_id, period_start)"
             )
             connection.execute(
-                "create index sqp_asin_2025_01_account_id_period_start_idx on landing.sqp_asin_2025_01"
+                "create index sqp_asin_2025_01_account_id_period_start_idx"
+                " on landing.sqp_asin_2025_01"
                 " (account_id, period_start)"
             )
             connection.execute("create index idx_sync_log_account on sqp.sync_log (account_id)")
