@@ -69,7 +69,7 @@ def examine() -> list[Check]:
         return [*checks, _failed("server", error)]
     checks.append(check_server(server))
     if server.running:
-        checks += [*check_database(), check_migrations(), *check_archive(server)]
+        checks += [*check_database(), check_migrations(), *check_rights(), *check_archive(server)]
     return checks
 
 
@@ -211,6 +211,51 @@ def check_migrations() -> Check:
         return Check("migrations", Verdict.OK, f"at {head}, the newest")
     found = f"at {current or 'none'}, the newest is {head}"
     return Check("migrations", Verdict.FAIL, found, "run `warehouse up`")
+
+
+def check_rights() -> Iterator[Check]:
+    """The login may work as the roles of least privilege, and row security is on everywhere."""
+    try:
+        with connect(autocommit=True, application="warehouse doctor") as connection:
+            row = connection.execute(
+                """
+                select
+                    array(
+                        select wanted.role_name
+                        from unnest(array['etl', 'dbt']) as wanted (role_name)
+                        left join pg_catalog.pg_roles on pg_roles.rolname = wanted.role_name
+                        where not coalesce(pg_has_role(pg_roles.oid, 'member'), false)
+                    ),
+                    array(
+                        select relations.oid::regclass::text
+                        from pg_catalog.pg_class as relations
+                        inner join pg_catalog.pg_namespace as namespaces
+                            on relations.relnamespace = namespaces.oid
+                        where
+                            namespaces.nspname in ('app', 'landing', 'sqp', 'reporting')
+                            and relations.relkind in ('r', 'p')
+                            and not (relations.relrowsecurity and relations.relforcerowsecurity)
+                    )
+                """
+            ).fetchone()
+    except WarehouseError as error:
+        yield _failed("rights", error)
+        return
+    assert row is not None
+    missing, open_tables = row
+    if missing:
+        step = (
+            f"run `warehouse up`, or as an administrator: grant {', '.join(missing)} to the login"
+        )
+        yield Check("roles", Verdict.FAIL, f"the login is no member of {', '.join(missing)}", step)
+    else:
+        yield Check("roles", Verdict.OK, "the login may work as etl and dbt")
+    if open_tables:
+        found = f"off on {', '.join(open_tables[:5])}" + (" …" if len(open_tables) > 5 else "")
+        step = "declare the table in dbt_project/models/sources/, and run `warehouse up`"
+        yield Check("row security", Verdict.FAIL, found, step)
+    else:
+        yield Check("row security", Verdict.OK, "enabled and forced on every table and partition")
 
 
 def check_archive(server: ServerStatus) -> Iterator[Check]:

@@ -1,6 +1,6 @@
 """${message}"""
 
-from migrations.operations import run_sql
+from migrations.operations import roll_back, run_as_owner
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
@@ -15,8 +15,8 @@ DOWNGRADE = """
 
 
 def upgrade() -> None:
-    run_sql(UPGRADE)
+    run_as_owner(UPGRADE)
 
 
 def downgrade() -> None:
-    run_sql(DOWNGRADE)
+    roll_back(DOWNGRADE)

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from flows import console
+from flows.commands.options import AsJson
 from flows.errors import UsageError
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for a machine.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import console
+from flows.commands.options import AsJson
 from flows.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from flows.warehouse.upkeep import InUse, Removal
 
 APPLICATION = "warehouse retention"
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for a machine.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -45,7 +45,12 @@ begin
         end if;
     end loop;
     if not pg_has_role('backup', 'pg_read_all_data', 'usage') then
-        grant pg_read_all_data to backup;
+        begin
+            grant pg_read_all_data to backup;
+        exception
+            when insufficient_privilege then
+                raise warning 'an administrator must run: grant pg_read_all_data to backup';
+        end;
     end if;
     if not pg_has_role('app_owner', 'dbt', 'usage') then
         grant dbt to app_owner;
@@ -69,6 +74,17 @@ declare
     found record;
 begin
     for found in
+        select namespaces.nspname as schema_name,
+            case
+                when namespaces.nspname in ('app', 'landing', 'sqp') then 'app_owner' else 'dbt'
+            end as new_owner
+        from pg_catalog.pg_namespace as namespaces
+        where namespaces.nspname in ('app', 'landing', 'sqp', 'staging', 'intermediate')
+    loop
+        execute format('alter schema %I owner to %I', found.schema_name, found.new_owner);
+    end loop;
+    grant create on schema sqp, reporting to dbt;
+    for found in
         select
             case tables.relkind
                 when 'v' then 'view' when 'm' then 'materialized view' else 'table'
@@ -88,16 +104,6 @@ begin
     loop
         execute format('alter %s %s owner to %I', found.kind, found.relation, found.new_owner);
     end loop;
-    for found in
-        select namespaces.nspname as schema_name,
-            case
-                when namespaces.nspname in ('app', 'landing', 'sqp') then 'app_owner' else 'dbt'
-            end as new_owner
-        from pg_catalog.pg_namespace as namespaces
-        where namespaces.nspname in ('app', 'landing', 'sqp', 'staging', 'intermediate')
-    loop
-        execute format('alter schema %I owner to %I', found.schema_name, found.new_owner);
-    end loop;
 end;
 $do$;
 alter function app.create_monthly_partition(text, date) owner to app_owner;
@@ -105,7 +111,6 @@ alter function app.create_monthly_partition(text, date) owner to app_owner;
 set local role app_owner;
 alter default privileges for role app_owner revoke execute on functions from public;
 grant usage on schema app, landing, sqp, reporting to etl, dbt, backup, authenticated, anon;
-grant create on schema sqp, reporting to dbt;
 grant usage on schema private to etl, dbt, authenticated, anon;
 revoke execute on function app.create_monthly_partition(text, date) from public;
 grant execute on function app.create_monthly_partition(text, date) to etl, dbt;
