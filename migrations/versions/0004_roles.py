@@ -135,7 +135,9 @@ begin
     for found in
         select policies.polname as object_name, policies.polrelid::regclass as relation
         from pg_catalog.pg_policy as policies
-        where obj_description(policies.oid, 'pg_policy') like 'generated%'
+        where
+            obj_description(policies.oid, 'pg_policy') like 'generated%'
+            and policies.polname <> 'owner_all'
     loop
         execute format('drop policy %I on %s', found.object_name, found.relation);
     end loop;
@@ -152,7 +154,8 @@ end;
 $function$;
 comment on function private.drop_generated_objects() is
     'Takes away the policies and triggers that are generated from the tables'' declarations, so'
-    ' that a downgrade can drop what they refer to. Row security stays on: nobody sees more.';
+    ' that a downgrade can drop what they refer to. Row security stays on: nobody sees more, and'
+    ' the owner no less.';
 set local role none;
 
 do $do$

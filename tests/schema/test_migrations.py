@@ -15,6 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import errors, sql
+from pydantic import SecretStr
 
 from flows.errors import Busy, WarehouseError
 from flows.settings import PROJECT_ROOT, Connection, get_settings
@@ -25,6 +26,7 @@ from flows.warehouse.policies import ensure_policies
 from tests.conftest import drop_database, execute, use_database
 from tests.integration.landing_rows import Landing, Row, week
 from tests.integration.test_dbt_models import Dbt, dbt  # noqa: F401
+from tests.schema.catalogue import FAULTS
 
 REVISIONS = [
     script.revision
@@ -363,6 +365,34 @@ def test_a_migration_of_rows_finds_them_under_forced_row_security(database: Conn
         changed = connection.execute("update app.users set first_name = 'b'").rowcount
         connection.rollback()
     assert changed == 1
+
+
+def test_a_login_that_is_no_superuser_migrates(
+    server: Connection, bare_template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"wh_builder_{os.getpid()}"
+    execute(server, sql.SQL("create role {} login password 'x'").format(sql.Identifier(name)))
+    for statement in (
+        "grant app_owner, rls_definer, etl, dbt to {}",
+        "create database {0} owner {0}",
+    ):
+        execute(server, sql.SQL(statement).format(sql.Identifier(name)))
+    try:
+        builder = server.model_copy(
+            update={"user": name, "password": SecretStr("x"), "database": name}
+        )
+        use_database(monkeypatch, builder)
+        assert migrate.upgrade() == REVISIONS
+        assert ensure_policies()
+        with connect(autocommit=True, role="etl") as connection:
+            assert connection.execute("select count(*) from app.users").fetchone() == (0,)
+        with connect(autocommit=True) as connection:
+            faults = {name: connection.execute(query).fetchall() for name, query in FAULTS.items()}
+        assert not any(faults.values()), faults
+        command.downgrade(migrate.alembic_config(), "base")
+    finally:
+        drop_database(server, name)
+        execute(server, sql.SQL("drop role {}").format(sql.Identifier(name)))
 
 
 def test_the_loader_cannot_change_the_schema(database: Connection) -> None:
