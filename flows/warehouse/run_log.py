@@ -289,7 +289,11 @@ def _locked(connection: psycopg.Connection[Any]) -> bool:
 
 
 def _busy(connection: psycopg.Connection[Any]) -> Busy:
-    """Who holds the lock: from its log rows or, before it wrote any, from its session."""
+    """Who holds the lock: from its log rows or, before it wrote any, from its session.
+
+    Since when a session lives is told to its own login, which the role for loading is not.
+    """
+    connection.execute("reset role")
     row = connection.execute(
         """
         select
@@ -311,7 +315,8 @@ def _busy(connection: psycopg.Connection[Any]) -> Busy:
     ).fetchone()
     if row:
         worker, since, step = row
-        who = f"{worker} runs since {since:%Y-%m-%d %H:%M:%S} UTC and is at step `{step}`"
+        known = f" since {since:%Y-%m-%d %H:%M:%S} UTC" if since else ""
+        who = f"{worker} runs{known} and is at step `{step}`"
     else:
         who = "it ended this moment"
     return Busy(

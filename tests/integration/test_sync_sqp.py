@@ -40,6 +40,9 @@ STEPS = (
 BOOKKEEPING = {
     "slice_id",
     "load_id",
+    "sync_log_id",
+    "last_synced_at",
+    "bigquery_sync_id",
     "accepted_load_id",
     "loaded_at",
     "accepted_at",
