@@ -283,8 +283,8 @@ def test_a_deleted_account_leaves_its_history_and_says_whose_it_was(
     user = add_user(session)
     account = add_account(session, user, "a1")
     add_sync(session, account)
+    session.execute("delete from user_accounts")
     with tenant(session, user):
-        session.execute("delete from user_accounts")
         assert session.execute(
             "select user_id, user_account_id, kept_account_id, amazon_account_id"
             " from account_sync_history"

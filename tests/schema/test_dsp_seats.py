@@ -271,8 +271,8 @@ def test_a_deleted_account_leaves_its_syncs_and_its_seats_history(
     add_sync(session, account, "in_progress")
     add_seat(session, account)
     kept = [(user, None, str(account), ADVERTISER)]
+    session.execute("delete from user_accounts")
     with tenant(session, user):
-        session.execute("delete from user_accounts")
         for table in ("dsp_seats_sync_log", "dsp_seats_history"):
             found = session.execute(
                 f"select user_id, user_account_id, kept_account_id, advertiser_id from {table}"
