@@ -28,12 +28,12 @@ copy (select * from landing.sqp_asin order by source_line) to stdout (format bin
 ASINS, QUERIES, WEEKS, SEED = 2_000, 80_000, 5, 1
 
 BARE_TABLE = """
-drop schema if exists bench cascade;
-create schema bench;
-create table bench.bare (like landing.sqp_asin including defaults including constraints)
+drop table if exists landing.bench_bare;
+create table landing.bench_bare (like landing.sqp_asin including defaults including constraints)
 partition by range (period_start);
-create unique index on bench.bare (period_start, slice_id, load_id, query_digest);
-select app.create_monthly_partition('bench.bare', day)
+alter table landing.bench_bare owner to app_owner;
+create unique index on landing.bench_bare (period_start, slice_id, load_id, query_digest);
+select app.create_monthly_partition('landing.bench_bare', day)
 from (select distinct period_start as day from landing.sqp_asin) as days
 """
 
@@ -115,12 +115,12 @@ def bare_copy(dump: Path) -> float:
         with (
             dump.open("rb") as file,
             connection.cursor() as cursor,
-            cursor.copy("copy bench.bare from stdin (format binary)") as copy,
+            cursor.copy("copy landing.bench_bare from stdin (format binary)") as copy,
         ):
             while block := file.read(1 << 18):
                 copy.write(block)
         seconds = time.perf_counter() - started
-        connection.execute("drop schema bench cascade")
+        connection.execute("drop table landing.bench_bare")
         connection.execute("checkpoint")
     dump.unlink()
     return seconds

@@ -15,6 +15,7 @@ from flows.settings import get_settings
 from flows.warehouse import migrate
 from flows.warehouse.connection import connect
 from flows.warehouse.embedded import delete_server, ensure_server
+from flows.warehouse.policies import ensure_policies
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def own_server() -> Iterator[None]:
 
 @contextmanager
 def fresh_database() -> Iterator[None]:
-    """A migrated, empty database that settings and subprocesses use within."""
+    """A migrated, empty database with its policies that settings and subprocesses use within."""
     name = f"bench_{uuid.uuid4().hex[:8]}"
     before = os.environ["PGDATABASE"]
     _maintain(sql.SQL("create database {}"), name)
@@ -50,6 +51,7 @@ def fresh_database() -> Iterator[None]:
     get_settings.cache_clear()
     try:
         migrate.upgrade()
+        ensure_policies()
         yield
     finally:
         os.environ["PGDATABASE"] = before

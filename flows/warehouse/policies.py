@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from flows.settings import PROJECT_ROOT
+from flows.warehouse.connection import connect
 from flows.warehouse.dbt_build import run_operation
 from flows.warehouse.migrate import head_revision, sole_migrator
 
@@ -45,6 +46,13 @@ def ensure_policies() -> bool:
             (wanted,),
         )
     return True
+
+
+def policies_are_applied() -> bool:
+    """Whether the database has the declarations of this version of the code."""
+    with connect(autocommit=True, application="warehouse policies") as connection:
+        held = connection.execute("select fingerprint from app.applied_declarations").fetchone()
+    return held == (fingerprint(),)
 
 
 def fingerprint() -> str:

@@ -6,7 +6,7 @@ from flows.errors import WarehouseError
 from flows.settings import get_settings
 from flows.warehouse.embedded import ensure_server
 from flows.warehouse.migrate import current_revision, head_revision, upgrade
-from flows.warehouse.policies import ensure_policies
+from flows.warehouse.policies import ensure_policies, policies_are_applied
 
 
 def ensure_ready() -> None:
@@ -24,5 +24,11 @@ def ensure_ready() -> None:
         raise WarehouseError(
             "the database is not at the newest migration",
             f"it is at {current or 'none'}, this version wants {head}",
+            "run `warehouse up`",
+        )
+    elif not policies_are_applied():
+        raise WarehouseError(
+            "the tables are not protected as this version declares it",
+            "row security, grants, triggers or partitions have not been applied since a change",
             "run `warehouse up`",
         )
