@@ -69,6 +69,9 @@ def create_concurrently(index: ConcurrentIndex) -> None:
         connection = op.get_bind().connection.driver_connection
         assert connection is not None
         connection.execute(f"set role {OWNER}")
+        # It waits for every snapshot that is older than itself, and keeps nobody out meanwhile.
+        connection.execute("set lock_timeout = 0")
+        connection.execute("set statement_timeout = 0")
         schema = index.table.split(".")[0]
         partitions = _partitions(connection, index.table)
         if partitions is None:
@@ -83,6 +86,8 @@ def create_concurrently(index: ConcurrentIndex) -> None:
                 connection.execute(
                     f"alter index {schema}.{index.name} attach partition {schema}.{name}"
                 )
+        connection.execute(f"set lock_timeout = '{LOCK_TIMEOUT}'")
+        connection.execute(f"set statement_timeout = '{STATEMENT_TIMEOUT}'")
         connection.execute("reset role")
 
 

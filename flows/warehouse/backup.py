@@ -331,7 +331,11 @@ def _see_every_row(connection: psycopg.Connection[Any]) -> str | None:
                 where
                     roles.rolname = %s
                     and roles.rolbypassrls
-                    and pg_has_role(roles.oid, 'member')
+                    and pg_has_role(
+                        roles.oid,
+                        case when current_setting('server_version_num')::integer >= 160000
+                            then 'set' else 'member' end
+                    )
             )
         from pg_catalog.pg_roles as logins
         where logins.rolname = current_user

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from flows.errors import Busy, WarehouseError
 from flows.settings import PROJECT_ROOT
-from flows.warehouse.connection import connect
+from flows.warehouse.connection import connect, current_connection
 from migrations.record import checksum
 
 LOCK_SECONDS = 120
@@ -107,11 +107,20 @@ def _apply(steps: list[str]) -> None:
             cause = error.orig if isinstance(error, DBAPIError) else error
             said = str(cause).strip().splitlines()[0]
             failed = _failed_step(steps)
-            if not isinstance(cause, errors.LockNotAvailable):
+            if isinstance(cause, errors.InsufficientPrivilege):
+                login = current_connection().user
                 raise WarehouseError(
                     f"migration {failed} failed",
                     said,
-                    "nothing of that migration was kept; `warehouse up` tries again",
+                    "an administrator must migrate, or must let this login: grant app_owner,"
+                    f" rls_definer, etl, dbt, backup to {login}",
+                ) from error
+            if not isinstance(cause, errors.LockNotAvailable | errors.DeadlockDetected):
+                raise WarehouseError(
+                    f"migration {failed} failed",
+                    said,
+                    "what it had done was undone, but for indexes that are made concurrently, which"
+                    " it makes anew; `warehouse up` tries again",
                 ) from error
             if attempt == ATTEMPTS:
                 raise Busy(
@@ -150,17 +159,30 @@ def _refuse_edited(connection: psycopg.Connection[Any]) -> None:
 
 
 def settle_database(connection: psycopg.Connection[Any]) -> None:
-    """What belongs to the database itself and to no schema: where names are looked up, and
-    that dbt may make its schemas. A clone of a database does not inherit it.
+    """What belongs to the database itself and to no schema; a clone does not inherit it.
+
+    Where names are looked up, that dbt may make its schemas, and that tenants make no temporary
+    objects, which would be looked up before others.
+
+    Raises:
+        WarehouseError: the login does not own the database.
     """
     (database,) = connection.execute("select current_database()").fetchone() or ("",)
-    may_create = connection.execute(
-        "select has_database_privilege('dbt', current_database(), 'create')"
+    settled = connection.execute(
+        """
+        select
+            has_database_privilege('dbt', current_database(), 'create')
+            and has_database_privilege('etl', current_database(), 'temporary')
+            and not has_database_privilege('anon', current_database(), 'temporary')
+        """
     ).fetchone()
-    if may_create != (True,):
-        connection.execute(
-            sql.SQL("grant create on database {} to dbt").format(sql.Identifier(database))
-        )
+    steps = []
+    if settled != (True,):
+        steps += [
+            "grant create, temporary on database {} to dbt",
+            "grant temporary on database {} to etl",
+            "revoke temporary on database {} from public",
+        ]
     wanted = f"search_path={SEARCH_PATH}"
     found = connection.execute(
         """
@@ -174,11 +196,17 @@ def settle_database(connection: psycopg.Connection[Any]) -> None:
         (database, wanted),
     ).fetchone()
     if found is None:
-        connection.execute(
-            sql.SQL("alter database {} set search_path = {}").format(
-                sql.Identifier(database), sql.SQL(SEARCH_PATH)
-            )
-        )
+        steps.append(f"alter database {{}} set search_path = {SEARCH_PATH}")
+    try:
+        for step in steps:
+            connection.execute(sql.SQL(step).format(sql.Identifier(database)))
+    except errors.InsufficientPrivilege as error:
+        raise WarehouseError(
+            f"the login may not settle the database {database}",
+            str(error).strip().splitlines()[0],
+            "let the owner of the database run: "
+            + "; ".join(step.format(f'"{database}"') for step in steps),
+        ) from error
 
 
 def _steps_from(revision: str | None) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import time
 from pathlib import Path
 
+from flows.errors import Busy, WarehouseError
 from flows.settings import PROJECT_ROOT
 from flows.warehouse.connection import connect
 from flows.warehouse.dbt_build import run_operation
-from flows.warehouse.migrate import head_revision, sole_migrator
+from flows.warehouse.migrate import ATTEMPTS, head_revision, sole_migrator
 
 DECLARED_IN = (
     "dbt_project/dbt_project.yml",
@@ -18,6 +21,7 @@ DECLARED_IN = (
     "dbt_project/macros/security/*.sql",
     "dbt_project/macros/triggers/*.sql",
     "dbt_project/macros/retention/*.sql",
+    "dbt_project/macros/partitions/*.sql",
 )
 
 
@@ -35,7 +39,7 @@ def ensure_policies() -> bool:
         held = connection.execute("select fingerprint from app.applied_declarations").fetchone()
         if held == (wanted,):
             return False
-        run_operation("apply_table_policies")
+        _apply()
         connection.execute(
             """
             insert into app.applied_declarations (fingerprint)
@@ -46,6 +50,25 @@ def ensure_policies() -> bool:
             (wanted,),
         )
     return True
+
+
+def _apply() -> None:
+    """Run the macro; give way to whoever holds a table, and try again."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            run_operation("apply_table_policies")
+        except WarehouseError as error:
+            if not any(passing in error.why for passing in ("lock timeout", "deadlock detected")):
+                raise
+            if attempt == ATTEMPTS:
+                raise Busy(
+                    "the policies of the tables cannot be applied",
+                    error.why,
+                    "end the session that holds a table (see pg_locks), and run `warehouse up`",
+                ) from error
+            time.sleep(random.uniform(0.5, 1.5) * attempt)  # noqa: S311
+        else:
+            return
 
 
 def policies_are_applied() -> bool:

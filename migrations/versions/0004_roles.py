@@ -58,10 +58,12 @@ begin
     if not pg_has_role('rls_definer', 'app_owner', 'usage') then
         grant app_owner to rls_definer;
     end if;
-    if not pg_has_role(session_user, 'rls_definer', 'usage')
-        or not pg_has_role(session_user, 'etl', 'usage')
-    then
-        execute format('grant rls_definer, etl, dbt to %I', session_user);
+    if not (
+        pg_has_role(session_user, 'rls_definer', 'usage')
+        and pg_has_role(session_user, 'etl', 'usage')
+        and pg_has_role(session_user, 'backup', 'usage')
+    ) then
+        execute format('grant rls_definer, etl, dbt, backup to %I', session_user);
     end if;
 end;
 $do$;
@@ -126,7 +128,7 @@ create table app.applied_declarations (
 create function private.drop_generated_objects()
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
     found record;
@@ -137,7 +139,7 @@ begin
         from pg_catalog.pg_policy as policies
         where
             obj_description(policies.oid, 'pg_policy') like 'generated%'
-            and policies.polname <> 'owner_all'
+            and policies.polname not in ('owner_all', 'loader_reads')
     loop
         execute format('drop policy %I on %s', found.object_name, found.relation);
     end loop;
@@ -163,14 +165,15 @@ begin
     if to_regprocedure('auth.uid()') is null then
         create schema if not exists auth;
         create function auth.uid()
-        returns uuid
+        returns pg_catalog.uuid
         language sql
         stable
         as $function$
             select coalesce(
                 nullif(pg_catalog.current_setting('request.jwt.claim.sub', true), ''),
-                nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
-            )::uuid
+                nullif(pg_catalog.current_setting('request.jwt.claims', true), '')
+                    ::pg_catalog.jsonb ->> 'sub'
+            )::pg_catalog.uuid
         $function$;
         comment on function auth.uid() is
             'The current tenant: the id in app.users that the setting request.jwt.claim.sub, or sub'
@@ -178,6 +181,10 @@ begin
     end if;
     grant usage on schema auth to app_owner, rls_definer, etl, dbt, authenticated, anon;
     grant execute on function auth.uid() to app_owner, rls_definer, etl, dbt, authenticated, anon;
+    if not has_schema_privilege('rls_definer', 'auth', 'usage') then
+        raise exception 'an administrator must run: grant usage on schema auth to app_owner,'
+            ' rls_definer, etl, dbt' using errcode = '42501';
+    end if;
 end;
 $do$;
 """

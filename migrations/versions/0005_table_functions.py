@@ -63,7 +63,7 @@ returns regclass
 language plpgsql
 stable
 strict
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
     served text[] := array['app', 'sqp', 'reporting', 'landing'];
@@ -99,7 +99,7 @@ returns table (
 )
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 as $function$
@@ -130,7 +130,7 @@ create function app.make_partition(
     out moved_rows bigint
 )
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 as $function$
@@ -275,7 +275,7 @@ create function app.create_partition(p_table regclass, p_unit text, p_date date)
 returns text
 language sql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 begin atomic
     select made.partition_name from app.make_partition(p_table, p_unit, p_date) as made;
 end;
@@ -288,7 +288,7 @@ create function app.create_monthly_partition(p_table text, p_date date)
 returns text
 language sql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 begin atomic
     select min(
         app.create_partition(
@@ -327,7 +327,7 @@ create function app.create_daily_partition(p_table text, p_date date)
 returns text
 language sql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 begin atomic
     select app.create_partition(app.table_named(p_table), 'day', p_date);
 end;
@@ -339,7 +339,7 @@ create function app.create_default_partition(p_table regclass)
 returns text
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
     parent record;
@@ -399,7 +399,7 @@ create function app.ensure_partitions(p_table text default null)
 returns table (relation text, made integer, moved_rows bigint)
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 set lock_timeout = '10s'
@@ -511,7 +511,7 @@ returns table (relation text, rows bigint)
 language plpgsql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
     found_table record;
@@ -556,7 +556,7 @@ returns table (
 )
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 set lock_timeout = '5s'
@@ -694,7 +694,7 @@ create function app.hold_retention(p_table text, p_reason text)
 returns text
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
     held text;
@@ -722,7 +722,7 @@ TRIGGERS = """
 create function app.update_updated_at_column()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
     new.updated_at := clock_timestamp();
@@ -735,7 +735,7 @@ comment on function app.update_updated_at_column() is
 create function app.fill_owner_from_parent()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
     owner_column text := tg_argv[0];
@@ -765,7 +765,7 @@ comment on function app.fill_owner_from_parent() is
 create function app.request_origin(out ip_address inet, out user_agent text)
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
     header_text text := nullif(current_setting('request.headers', true), '');
@@ -795,7 +795,7 @@ create function app.write_audit_log()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
     owner_column text := tg_argv[0];
@@ -895,7 +895,7 @@ comment on function app.write_audit_log() is
 create function app.refuse_change()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
     if not pg_has_role(current_user, 'app_owner', 'member') then

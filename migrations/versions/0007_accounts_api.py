@@ -99,7 +99,7 @@ create index idx_rate_limit_window on app.rate_limit_tracking (window_start);
 create function app.keep_account_ids()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
     select

@@ -158,7 +158,7 @@ FUNCTIONS = """
 create function app.fill_seats_metadata()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
     new.seats_metadata := jsonb_build_object(
@@ -176,7 +176,7 @@ comment on function app.fill_seats_metadata() is
 create function app.update_seats_sync_timestamp()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
     if old.seats_metadata is not distinct from new.seats_metadata then
@@ -208,7 +208,7 @@ create function app.seats_metadata_of(
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 begin atomic
     select jsonb_build_object(
@@ -241,7 +241,7 @@ grant execute on function app.seats_metadata_of(uuid, text, timestamptz) to etl;
 create function app.record_seat_change()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
     change text;
@@ -283,7 +283,7 @@ comment on function app.record_seat_change() is
 create function app.keep_dsp_account_id()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
     new.kept_account_id := coalesce(new.kept_account_id, new.user_account_id::text);

@@ -211,7 +211,7 @@ JOBS = """
 create function app.claim_background_job(p_worker text, p_lease interval default '5 minutes')
 returns setof app.background_jobs
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
     with dead as (
@@ -267,7 +267,7 @@ create function app.extend_background_job(
 )
 returns boolean
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
     with extended as (
         update app.background_jobs
@@ -283,7 +283,7 @@ comment on function app.extend_background_job(uuid, text, interval) is
 create function app.complete_background_job(p_job uuid, p_worker text)
 returns boolean
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
     with completed as (
         update app.background_jobs
@@ -306,7 +306,7 @@ create function app.fail_background_job(
 )
 returns boolean
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
     with failed as (
         update app.background_jobs

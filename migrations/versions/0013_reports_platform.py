@@ -16,7 +16,7 @@ language sql
 immutable
 strict
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
     select sha256(convert_to(p_document::text, 'UTF8'))
 $function$;
@@ -108,7 +108,7 @@ on app.dashboard_shares (shared_by_user_id, dashboard_id);
 create function app.fill_widget_owner()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
     select dashboards.user_id
@@ -129,7 +129,7 @@ comment on function app.fill_widget_owner() is
 create function app.give_widgets_to_new_owner()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
     update app.dashboard_widgets
@@ -242,7 +242,7 @@ create index idx_report_weeks_user_id on app.report_data_weeks (user_id, week_st
 create function app.fill_week_from_collection()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
     select

@@ -16,7 +16,7 @@ returns setof uuid
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
     select shares.dashboard_id
     from app.dashboard_shares as shares
@@ -41,7 +41,7 @@ comment on function private.shared_dashboard_ids(text) is
 create function app.keep_dashboard_with_its_owner()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 begin
     if (new.is_public, new.is_template, new.user_id, new.dashboard_id)

@@ -51,7 +51,7 @@ returns table (
 )
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
 declare
     place name := (
@@ -91,7 +91,7 @@ create function private.indexes_of_foreign_keys()
 returns table (constraint_oid oid, index_oid oid)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $function$
     select distinct foreign_keys.oid, indexes.indexrelid
     from pg_catalog.pg_constraint as foreign_keys

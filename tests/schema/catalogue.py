@@ -49,7 +49,7 @@ where
     and functions.prosecdef
     and (
         owners.rolcanlogin
-        or not coalesce(functions.proconfig @> array['search_path=""'], false)
+        or not coalesce(functions.proconfig @> array['search_path=pg_catalog, pg_temp'], false)
     )
 """
 

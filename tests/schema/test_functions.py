@@ -146,7 +146,7 @@ FAULTS = {
     """,
     "does not say where names are looked up": f"""
         select ours.oid::regprocedure::text from ({FUNCTIONS}) as ours
-        where not coalesce(ours.proconfig @> array['search_path=""'], false)
+        where not coalesce(ours.proconfig @> array['search_path=pg_catalog, pg_temp'], false)
     """,
     "is asked by a policy and not stable": """
         select distinct functions.oid::regprocedure::text

@@ -262,6 +262,9 @@ HOSTILE = {
     "truncate": "truncate app.ads cascade",
     "change a summary": "update sqp.weekly_summary set total_clicks = 0",
     "change the schema": "create table app.mine (id int)",
+    "slip a type under a function": "create domain pg_temp.uuid as pg_catalog.uuid",
+    "slip a table under a function": "create temporary table audit_logs (id int)",
+    "delete what has a history": "delete from app.ads where user_id = %(me)s",
     "read the files of the server": "select pg_read_file('PG_VERSION')",
 }
 REFUSED = (

@@ -23,6 +23,7 @@ from flows.warehouse import migrate
 from flows.warehouse.connection import connect
 from flows.warehouse.embedded import program
 from flows.warehouse.policies import ensure_policies
+from flows.warehouse.ready import ensure_ready
 from tests.conftest import drop_database, execute, use_database
 from tests.integration.landing_rows import Landing, Row, week
 from tests.integration.test_dbt_models import Dbt, dbt  # noqa: F401
@@ -373,7 +374,7 @@ def test_a_login_that_is_no_superuser_migrates(
     name = f"wh_builder_{os.getpid()}"
     execute(server, sql.SQL("create role {} login password 'x'").format(sql.Identifier(name)))
     for statement in (
-        "grant app_owner, rls_definer, etl, dbt to {}",
+        "grant app_owner, rls_definer, etl, dbt, backup to {}",
         "create database {0} owner {0}",
     ):
         execute(server, sql.SQL(statement).format(sql.Identifier(name)))
@@ -392,6 +393,29 @@ def test_a_login_that_is_no_superuser_migrates(
         command.downgrade(migrate.alembic_config(), "base")
     finally:
         drop_database(server, name)
+        execute(server, sql.SQL("drop role {}").format(sql.Identifier(name)))
+
+
+def test_a_login_that_is_a_member_of_the_loaders_is_enough(
+    server: Connection, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"wh_member_{os.getpid()}"
+    execute(server, sql.SQL("create role {} login password 'x'").format(sql.Identifier(name)))
+    execute(server, sql.SQL("grant etl, dbt to {}").format(sql.Identifier(name)))
+    try:
+        use_database(
+            monkeypatch,
+            database.model_copy(update={"user": name, "password": SecretStr("x")}),
+        )
+        ensure_ready()
+        with connect(autocommit=True) as connection:
+            with pytest.raises(errors.InsufficientPrivilege):
+                connection.execute("create table app.mine (id int)")
+            assert connection.execute("select count(*) from app.schema_migrations").fetchone() == (
+                len(REVISIONS),
+            )
+    finally:
+        get_settings.cache_clear()
         execute(server, sql.SQL("drop role {}").format(sql.Identifier(name)))
 
 

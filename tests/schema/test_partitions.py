@@ -313,7 +313,7 @@ def test_entry_points_run_as_a_role_that_nobody_logs_in_as_and_only_for_those_wh
             and functions.prosecdef
             and (
                 functions.proowner::regrole::text <> 'rls_definer'
-                or not 'search_path=""' = any (functions.proconfig)
+                or not 'search_path=pg_catalog, pg_temp' = any (functions.proconfig)
                 or has_function_privilege('anon', functions.oid, 'execute')
             )
         """

@@ -1,7 +1,9 @@
 {% macro row_policies(relation, declaration) -%}
     {%- set tenant = declaration.tenant -%}
     {%- set access = declaration.get('access', 'none' if tenant == 'none' else 'read') -%}
-    {%- set policies = [('owner_all', 'all', 'app_owner', 'true')] -%}
+    {%- set policies = [
+        ('owner_all', 'all', 'app_owner', 'true'), ('loader_reads', 'select', 'etl', 'true'),
+    ] -%}
 
     {%- if access != 'none' -%}
         {%- set own = tenant_condition(tenant) -%}
