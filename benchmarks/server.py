@@ -42,8 +42,12 @@ def own_server() -> Iterator[None]:
 
 
 @contextmanager
-def fresh_database() -> Iterator[None]:
-    """A migrated, empty database with its policies that settings and subprocesses use within."""
+def fresh_database(*, protected: bool = True) -> Iterator[None]:
+    """A migrated, empty database that settings and subprocesses use within.
+
+    Args:
+        protected: with its policies, grants, triggers and partitions.
+    """
     name = f"bench_{uuid.uuid4().hex[:8]}"
     before = os.environ["PGDATABASE"]
     _maintain(sql.SQL("create database {}"), name)
@@ -51,7 +55,8 @@ def fresh_database() -> Iterator[None]:
     get_settings.cache_clear()
     try:
         migrate.upgrade()
-        ensure_policies()
+        if protected:
+            ensure_policies()
         yield
     finally:
         os.environ["PGDATABASE"] = before
