@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -78,6 +79,13 @@ def server() -> Iterator[Connection]:
         assert connection is not None
         yield connection
         return
+    with embedded_server() as connection:
+        yield connection
+
+
+@contextmanager
+def embedded_server() -> Iterator[Connection]:
+    """An embedded server in a folder of its own, stopped and deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="wh-", dir="/tmp"))
     folder.chmod(0o711)
     with pytest.MonkeyPatch.context() as patch:

@@ -6,6 +6,9 @@ import hashlib
 import random
 import time
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from flows.errors import Busy, WarehouseError
 from flows.settings import PROJECT_ROOT
@@ -36,8 +39,7 @@ def ensure_policies() -> bool:
     """
     wanted = fingerprint()
     with sole_migrator() as connection:
-        held = connection.execute("select fingerprint from app.applied_declarations").fetchone()
-        if held == (wanted,):
+        if _held(connection) == wanted:
             return False
         _apply()
         connection.execute(
@@ -74,8 +76,13 @@ def _apply() -> None:
 def policies_are_applied() -> bool:
     """Whether the database has the declarations of this version of the code."""
     with connect(autocommit=True, application="warehouse policies") as connection:
-        held = connection.execute("select fingerprint from app.applied_declarations").fetchone()
-    return held == (fingerprint(),)
+        return _held(connection) == fingerprint()
+
+
+def _held(connection: psycopg.Connection[Any]) -> str | None:
+    """The fingerprint of the declarations that the database has, or None."""
+    row = connection.execute("select fingerprint from app.applied_declarations").fetchone()
+    return row[0] if row else None
 
 
 def fingerprint() -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from flows.settings import Connection, get_settings
-from flows.warehouse.embedded import ensure_server, stop_server
 from tests import debian_server
-from tests.conftest import use_home
+from tests.conftest import embedded_server
 
 DEBIAN = pytest.param(
     "debian15",
@@ -32,14 +28,5 @@ def server(request: pytest.FixtureRequest) -> Iterator[Connection]:
     elif external:
         yield external
     else:
-        folder = Path(tempfile.mkdtemp(prefix="wh-", dir="/tmp"))
-        folder.chmod(0o711)
-        with pytest.MonkeyPatch.context() as patch:
-            use_home(patch, folder / ".warehouse")
-            connection = ensure_server(get_settings())
-        yield connection
-        with pytest.MonkeyPatch.context() as patch:
-            use_home(patch, folder / ".warehouse")
-            stop_server(get_settings())
-        get_settings.cache_clear()
-        shutil.rmtree(folder)
+        with embedded_server() as connection:
+            yield connection

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -12,12 +11,10 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from flows.settings import Connection, get_settings
-from flows.warehouse.migrate import settle_database
-from tests.conftest import drop_database, execute, use_database
-from tests.integration.test_dbt_models import Dbt, dbt  # noqa: F401
+from tests.integration.test_dbt_models import Dbt
+from tests.schema.built import built, dbt  # noqa: F401
 from tests.schema.catalogue import FAULTS, OURS
-from tests.schema.planted import ALPHA, BRAVO, Tenant, plant
+from tests.schema.planted import ALPHA, BRAVO, Tenant
 
 GUEST = Tenant("MARKGUEST")
 READABLE_BY_ALL = {"sqp.marketplaces"}
@@ -41,39 +38,9 @@ ABOUT_THE_SERVER = {
 
 
 @pytest.fixture(scope="module")
-def planted(
-    server: Connection,
-    template: str,
-    dbt: Dbt,  # noqa: F811
-) -> Iterator[psycopg.Connection]:
+def planted(built: psycopg.Connection[Any]) -> psycopg.Connection[Any]:  # noqa: F811
     """Two tenants with a row of each in every relation, and a guest with nothing."""
-    name = f"wh_planted_{os.getpid()}"
-    execute(
-        server,
-        sql.SQL("create database {} template {}").format(
-            sql.Identifier(name), sql.Identifier(template)
-        ),
-    )
-    database = server.model_copy(update={"database": name})
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        psycopg.connect(**database.libpq(), autocommit=True) as connection,
-    ):
-        use_database(patch, database)
-        settle_database(connection)
-        connection.execute("set time zone 'UTC'")
-        connection.execute(
-            "insert into app.users (id, email, password_hash, first_name, last_name)"
-            " values (%s, 'guest@example.com', 'x', 'g', 'g')",
-            (GUEST.user_id,),
-        )
-        for tenant in (ALPHA, BRAVO):
-            plant(connection, tenant, GUEST.user_id)
-        dbt("seed")
-        dbt("run")
-        yield connection
-    get_settings.cache_clear()
-    drop_database(server, name)
+    return built
 
 
 @contextmanager
@@ -88,20 +55,18 @@ def as_tenant(connection: psycopg.Connection, user_id: UUID | None) -> Iterator[
         yield
 
 
-def relations(connection: psycopg.Connection) -> list[str]:
+def relations(connection: psycopg.Connection) -> dict[str, bool]:
+    """Every relation by schema and name, and whether it is a partition."""
     found = connection.execute(
         f"""
-        select relations.oid::regclass::text
+        select namespaces.nspname || '.' || relations.relname, relations.relispartition
         from pg_class as relations
         inner join pg_namespace as namespaces on relations.relnamespace = namespaces.oid
         where namespaces.nspname in {OURS} and relations.relkind in ('r', 'p', 'v', 'm')
         order by 1
         """
     ).fetchall()
-    return [
-        name if "." in name else f"app.{name}"  # what the search path finds is printed without
-        for (name,) in found
-    ]
+    return dict(found)
 
 
 def rows_with(
@@ -136,17 +101,8 @@ def readable_columns(connection: psycopg.Connection, relation: str) -> str:
 
 
 def test_a_tenant_reads_his_own_rows_and_no_other(planted: psycopg.Connection) -> None:
-    partitions = {
-        name
-        for (name,) in planted.execute(
-            "select inhrelid::regclass::text from pg_inherits inner join pg_class on"
-            " pg_class.oid = inhrelid where relispartition"
-        ).fetchall()
-    }
     leaks, without_a_row, unseen = [], [], []
-    for relation in relations(planted):
-        short = relation.removeprefix("app.")
-        is_partition = relation in partitions or short in partitions
+    for relation, is_partition in relations(planted).items():
         columns = readable_columns(planted, relation)
         for_all = relation in READABLE_BY_ALL | NOT_OF_A_TENANT | ABOUT_THE_SERVER
         aggregated = relation in {"sqp.data_freshness", "sqp.sync_status"}
