@@ -29,6 +29,7 @@ class CheckType(StrEnum):
     REJECTED_ROWS = "rejected_rows"
     DBT_TEST = "dbt_test"
     DEFAULT_PARTITION = "default_partition"
+    ALERT = "alert"
 
 
 class CheckStatus(StrEnum):

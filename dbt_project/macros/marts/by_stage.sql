@@ -1,0 +1,14 @@
+{% macro by_stage(relation, columns, chosen=['impression', 'click', 'cart_add', 'purchase']) -%}
+    {%- for stage in chosen %}
+    {%- set own, market = stages()[stage] %}
+    select
+        {{ columns | join(', ') }},
+        '{{ stage }}' as stage,
+        {{ own }} as own_count,
+        {{ market }} as market_count
+    from {{ relation }}
+    {%- if not loop.last %}
+    union all
+    {%- endif %}
+    {%- endfor %}
+{%- endmacro %}

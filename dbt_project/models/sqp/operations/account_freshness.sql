@@ -1,0 +1,104 @@
+{% set summaries = {
+    'weekly_summary': ['week', var('weekly_stale_after_days')],
+    'monthly_summary': ['month', var('monthly_stale_after_days')],
+    'quarterly_summary': ['quarter', var('quarterly_stale_after_days')],
+} %}
+
+with slices as (
+    select *
+    from {{ source('landing', 'sqp_slices') }}
+    where
+        report_view = 'asin'
+        and period_type = 'WEEK'
+),
+
+slice_builds as (
+    select *
+    from {{ source('sqp', 'slice_builds') }}
+),
+
+summaries as (
+    {%- for summary, (period, days) in summaries.items() %}
+    select
+        '{{ summary }}' as table_name,
+        {{ days }} as stale_after_days
+    {%- if not loop.last %}
+    union all
+    {%- endif %}
+    {%- endfor %}
+),
+
+latest as (
+    select
+        slices.account_id,
+        slices.marketplace_id,
+        summaries.table_name,
+        summaries.stale_after_days,
+        min(case when slice_builds.slice_id is not null and slices.accepted_row_count > 0 then slices.period_start end)
+            as first_week,
+        max(case when slice_builds.slice_id is not null and slices.accepted_row_count > 0 then slices.period_start end)
+            as last_week,
+        max(slices.loaded_at) as last_attempt_at,
+        max(slices.accepted_at) as last_success_at,
+        max(slice_builds.built_at) as last_change_at
+    from slices
+    cross join summaries
+    left join slice_builds
+        on
+            slices.slice_id = slice_builds.slice_id
+            and summaries.table_name = slice_builds.model_name
+    group by
+        slices.account_id,
+        slices.marketplace_id,
+        summaries.table_name,
+        summaries.stale_after_days
+),
+
+aged as (
+    select
+        *,
+        case
+            table_name
+            {%- for summary, (period, days) in summaries.items() %}
+            when '{{ summary }}' then {{ first_day_of_period(period, 'first_week') }}
+            {%- endfor %}
+        end as first_period,
+        case
+            table_name
+            {%- for summary, (period, days) in summaries.items() %}
+            when '{{ summary }}' then {{ last_day_of_period(period, 'last_week') }}
+            {%- endfor %}
+        end as latest_period,
+        {{ today_utc() }} as today
+    from latest
+),
+
+final as (
+    select
+        account_id,
+        marketplace_id,
+        table_name,
+        first_period,
+        latest_period,
+        case
+            when latest_period >= today then 0
+            else {{ days_between('latest_period', 'today') }}
+        end as days_old,
+        stale_after_days,
+        coalesce({{ days_between('latest_period', 'today') }} > stale_after_days, true) as is_stale,
+        coalesce(
+            {{ days_later('last_success_at', var('sync_due_after_days')) }} <= {{ statement_time() }},
+            true
+        ) as is_due,
+        last_attempt_at,
+        last_success_at,
+        last_change_at,
+        coalesce(
+            {{ days_later('last_success_at', var('sync_due_after_days')) }},
+            {{ statement_time() }}
+        ) as next_sync_due
+    from aged
+)
+
+select *
+from final

@@ -1,0 +1,49 @@
+with weekly_summary as (
+    select *
+    from {{ ref('weekly_summary') }}
+),
+
+in_order as (
+    select
+        *,
+        {%- for column in ['period_start', 'avg_ctr', 'avg_cvr', 'click_share', 'purchase_share'] %}
+        lag({{ column }}) over (
+            partition by account_id, marketplace_id, query_digest, asin
+            order by weekly_summary.period_start
+        ) as previous_{{ column }}{{ ',' if not loop.last }}
+        {%- endfor %}
+    from weekly_summary
+),
+
+final as (
+    select
+        account_id,
+        marketplace_id,
+        asin,
+        query_digest,
+        query,
+        search_query_score,
+        search_query_volume,
+        {%- for own, market in stages().values() %}
+        {{ own }},
+        {{ market }},
+        {%- endfor %}
+        avg_ctr,
+        avg_cvr,
+        {%- for stage in stages() %}
+        {{ stage }}_share,
+        {%- endfor %}
+        {%- for column in ['avg_ctr', 'avg_cvr', 'click_share', 'purchase_share'] %}
+        case
+            when {{ weeks_later('previous_period_start', 1) }} = period_start
+                then {{ column }} - previous_{{ column }}
+        end as {{ column }}_change,
+        {%- endfor %}
+        coalesce({{ weeks_later('previous_period_start', 1) }} < period_start, false) as is_after_gap,
+        period_start,
+        period_end
+    from in_order
+)
+
+select *
+from final
