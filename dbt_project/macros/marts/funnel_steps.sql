@@ -11,9 +11,10 @@
         {{ own }} as own_kept,
         {{ market_before }} as market_entered,
         {{ market }} as market_kept,
-        1 - {{ ratio(own, own_before) }} as own_drop,
-        1 - {{ ratio(market, market_before) }} as market_drop,
-        {{ ratio(market, market_before) }} - {{ ratio(own, own_before) }} as drop_gap,
+        cast(1 - {{ ratio(own, own_before) }} as numeric(10, 6)) as own_drop,
+        cast(1 - {{ ratio(market, market_before) }} as numeric(10, 6)) as market_drop,
+        cast({{ ratio(market, market_before) }} - {{ ratio(own, own_before) }} as numeric(10, 6))
+            as drop_gap,
         {{ dates | join(', ') }}
     from {{ relation }}
     {%- if not loop.last %}

@@ -121,7 +121,7 @@ scored as (
         spreads.weeks,
         spreads.median_share,
         spreads.median_deviation,
-        judged_weeks.share - spreads.median_share as share_change,
+        cast(judged_weeks.share - spreads.median_share as numeric(10, 6)) as share_change,
         {{ robust_score('judged_weeks.share', 'spreads.median_share', 'spreads.median_deviation', 'spreads.mean_deviation') }}
             as robust_score
     from judged_weeks
@@ -144,7 +144,7 @@ final as (
         median_deviation,
         share_change,
         robust_score,
-        coalesce(abs(robust_score), 999999) as absolute_score,
+        cast(coalesce(abs(robust_score), 999999) as numeric(12, 4)) as absolute_score,
         period_start,
         period_end,
         {{ statement_time() }} as updated_at

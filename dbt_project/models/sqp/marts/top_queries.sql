@@ -90,8 +90,8 @@ final as (
         market_count,
         previous_own_count,
         share,
-        previous_share,
-        share - previous_share as share_change,
+        cast(previous_share as numeric(10, 6)) as previous_share,
+        cast(share - previous_share as numeric(10, 6)) as share_change,
         period_start,
         period_end,
         {{ statement_time() }} as updated_at
