@@ -20,6 +20,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from expectations import checks
+from flows.alerts import after_sync
 from flows.errors import UnreadableDelivery, WarehouseError
 from flows.progress import progress
 from flows.report import SyncReport, make_report
@@ -41,7 +42,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@flow(name="sync-sqp", persist_result=False)
+@flow(
+    name="sync-sqp",
+    persist_result=False,
+    on_completion=[after_sync],
+    on_failure=[after_sync],
+    on_crashed=[after_sync],
+)
 def sync_sqp(
     paths: list[str],
     marketplace: str | None = None,
