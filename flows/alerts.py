@@ -114,15 +114,15 @@ def record(connection: psycopg.Connection[Any], alerts: list[Alert]) -> list[Ale
                 difference, table_name, check_message
             )
             select
-                %(sync_log_id)s, 'alert', %(rule)s, 'failed', %(threshold)s, %(observed)s,
-                %(observed)s - %(threshold)s, 'sqp.sync_log', %(message)s
+                %(sync_log_id)s, 'alert', %(rule)s::text, 'failed', %(threshold)s, %(observed)s,
+                %(observed)s::bigint - %(threshold)s::bigint, 'sqp.sync_log', %(message)s
             where not exists (
                 select
                 from sqp.data_quality_checks
                 where
                     sync_log_id = %(sync_log_id)s
                     and check_type = 'alert'
-                    and check_name = %(rule)s
+                    and check_name = %(rule)s::text
             )
             """,
             {

@@ -70,6 +70,21 @@ def run_operation(macro: str) -> None:
         )
 
 
+def parse() -> None:
+    """Let dbt write down the models, metrics and tables of the server in use.
+
+    Raises:
+        WarehouseError: dbt does not understand the project.
+    """
+    outcome = _invoke("parse")
+    if not outcome.success:
+        raise WarehouseError(
+            "dbt could not read the project",
+            _first_lines(str(outcome.exception)),
+            "run `uv run dbt parse --project-dir dbt_project` to see all of it",
+        )
+
+
 def _invoke(*arguments: str) -> Any:
     from dbt.cli.main import dbtRunner
 
