@@ -28,9 +28,11 @@ from flows.settings import PROJECT_ROOT, Connection, get_settings, quiet_environ
 from flows.warehouse import migrate
 from flows.warehouse.embedded import delete_server, ensure_server, stop_server
 from flows.warehouse.policies import ensure_policies
+from tests import debian_server
 
 PG_VARIABLES = ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE")
 PREFECT_START_SECONDS = 120
+OWN_SERVER, DEBIAN_SERVER = "own", "debian15"
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -72,15 +74,23 @@ def own_home(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Connection]:
-    """A running PostgreSQL whose user may create databases."""
-    if get_settings().uses_external_server:
-        connection = get_settings().connection()
-        assert connection is not None
-        yield connection
-        return
-    with embedded_server() as connection:
-        yield connection
+def server(request: pytest.FixtureRequest) -> Iterator[Connection]:
+    """A running PostgreSQL whose user may create databases and roles.
+
+    The one place that starts it, also where a folder asks for several versions as parameters: what
+    rests on a server, such as the template, goes when the server goes.
+    """
+    external = get_settings().connection() if get_settings().uses_external_server else None
+    if getattr(request, "param", OWN_SERVER) == DEBIAN_SERVER:
+        if external:
+            pytest.skip("PGHOST names the server to test on")
+        with debian_server.debian_postgres() as connection:
+            yield connection
+    elif external:
+        yield external
+    else:
+        with embedded_server() as connection:
+            yield connection
 
 
 @contextmanager

@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 
 from flows.sources.deliveries import PRICE, RejectReason
 
-COUNT_LIMIT = 2**62
-"""Counts are below this, so that sums of a few of them still fit a 64-bit integer."""
+COUNT_LIMIT = 10**12
+"""Counts are below this, so that the sums of a quarter are exact also in floating point."""
 RATE_LIMIT = 1e6
 """Rates are stage count ÷ search query volume; they may exceed 1, but not by this much."""
 PRICE_LIMIT = 1e10
@@ -129,7 +129,7 @@ class Notation:
 
 
 def to_counts(cells: pa.Array[Any], notation: Notation) -> Numbers:
-    """Whole numbers from 0 to below 2^62, as int64."""
+    """Whole numbers from 0 to below 10^12, as int64."""
     numbers = _cast(cells, pa.int64(), notation)
     smallest, largest = pc.min_max(numbers.values).as_py().values()
     if smallest is None or (smallest >= 0 and largest < COUNT_LIMIT):

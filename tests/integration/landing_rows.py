@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 import psycopg
@@ -151,7 +151,8 @@ class Landing:
     def reset(self) -> None:
         """Empty landing and the summaries, as if nothing had ever come."""
         self.connection.execute(
-            "truncate landing.sqp_slices, landing.sqp_asin, landing.sqp_brand, sqp.slice_builds"
+            "truncate landing.sqp_slices, landing.sqp_asin, landing.sqp_brand, sqp.slice_builds,"
+            " sqp.changed_queries"
         )
         for summary in ("weekly_summary", "monthly_summary", "quarterly_summary"):
             if self.value("select to_regclass(%s)", [f"sqp.{summary}"]):
@@ -265,8 +266,15 @@ def metrics(row: Row) -> dict[str, Any]:
     }
 
 
-def expected_weekly(landing: Landing) -> list[dict[str, Any]]:
-    """What `sqp.weekly_summary` must hold, without load_id and updated_at."""
+class Weeks(Protocol):
+    """Slices and what each holds: landing's own, or what stands in the weekly summary."""
+
+    @property
+    def in_force(self) -> Mapping[SliceOf, tuple[int, list[Row]]]: ...
+
+
+def expected_weekly(landing: Weeks) -> list[dict[str, Any]]:
+    """What `sqp.weekly_summary` must hold, without its bookkeeping and updated_at."""
     return [
         {
             "period_start": about.period_start,
@@ -284,7 +292,7 @@ def expected_weekly(landing: Landing) -> list[dict[str, Any]]:
     ]
 
 
-def weekly_rows(landing: Landing) -> list[tuple[SliceOf, Row]]:
+def weekly_rows(landing: Weeks) -> list[tuple[SliceOf, Row]]:
     """The rows in force of every week of an ASIN."""
     return [
         (about, row)
@@ -311,7 +319,7 @@ def last_day(day: date, period: str) -> date:
 MARKET = ("impressions", "clicks", "cart_adds", "purchases")
 
 
-def expected_period(landing: Landing, period: str) -> list[dict[str, Any]]:
+def expected_period(landing: Weeks, period: str) -> list[dict[str, Any]]:
     """What `sqp.monthly_summary` or `sqp.quarterly_summary` must hold, without updated_at."""
     markets: dict[tuple[Any, ...], dict[date, list[Row]]] = defaultdict(lambda: defaultdict(list))
     asins: dict[tuple[Any, ...], dict[date, Row]] = defaultdict(dict)

@@ -31,6 +31,7 @@ from tests.integration.landing_rows import (
     Landing,
     Row,
     SliceOf,
+    Weeks,
     expected_period,
     expected_weekly,
     last_day,
@@ -121,11 +122,24 @@ def by_key(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
 
 
 def assert_summaries_are_exact(landing: Landing) -> None:
+    """The three summaries say what is in force, and nothing is left to rebuild."""
+    assert_summaries_hold(landing, landing)
+    assert {
+        row["wanted_load_id"]: row["load_id"]
+        for row in rows_of(landing, "sqp.slice_builds", "wanted_load_id, load_id")
+    } == {
+        load_id: load_id
+        for about, (load_id, _) in landing.in_force.items()
+        if about.period_type == "WEEK" and about.report_view == "asin"
+    }
+
+
+def assert_summaries_hold(landing: Landing, weeks: Weeks) -> None:
     """Every row and every column of the three summaries, against the reference."""
     expected = {
-        "weekly_summary": expected_weekly(landing),
-        "monthly_summary": expected_period(landing, "month"),
-        "quarterly_summary": expected_period(landing, "quarter"),
+        "weekly_summary": expected_weekly(weeks),
+        "monthly_summary": expected_period(weeks, "month"),
+        "quarterly_summary": expected_period(weeks, "quarter"),
     }
     for summary, rows in expected.items():
         held = rows_of(landing, f"sqp.{summary}")
@@ -136,17 +150,8 @@ def assert_summaries_are_exact(landing: Landing) -> None:
                 assert row.pop("last_synced_at")
                 row.pop("bigquery_sync_id")
         assert by_key(held) == by_key(rows), summary
-    assert rows_of(landing, "sqp.slice_builds", "model_name, load_id") is not None
-    built = {
-        (row["model_name"], row["load_id"])
-        for row in rows_of(landing, "sqp.slice_builds", "model_name, load_id")
-    }
-    assert built == {
-        (summary, load_id)
-        for about, (load_id, _) in landing.in_force.items()
-        if about.period_type == "WEEK" and about.report_view == "asin"
-        for summary in SUMMARIES
-    }
+    waiting = {row["model_name"] for row in rows_of(landing, "sqp.changed_queries", "model_name")}
+    assert not waiting & set(SUMMARIES)
 
 
 def versions(landing: Landing) -> dict[tuple[Any, ...], tuple[Any, ...]]:
@@ -302,7 +307,8 @@ def shape(landing: Landing) -> dict[str, Any]:
     for summary in SUMMARIES:
         definitions = [row["indexdef"] for row in indexes if row["tablename"] == summary]
         assert any(
-            row.startswith("CREATE UNIQUE INDEX") and row.endswith(f"({', '.join(KEY)})")
+            row.startswith("CREATE UNIQUE INDEX")
+            and set(row[row.rindex("(") + 1 : -1].split(", ")) == set(KEY)
             for row in definitions
         ), definitions
     return {"tables": sorted(map(str, tables)), "indexes": sorted(map(str, indexes))}
@@ -320,7 +326,7 @@ def test_an_empty_build_touches_nothing(landing: Landing, dbt: Dbt) -> None:
     landing.deliver(week(JANUARY_5, RED), [query("red shoe")])
     dbt.run("--empty")
     assert rows_of(landing, "sqp.weekly_summary") == []
-    assert rows_of(landing, "sqp.slice_builds") == []
+    assert rows_of(landing, "sqp.slice_builds", "load_id") == [{"load_id": None}]
     dbt.run()
     assert_summaries_are_exact(landing)
 

@@ -24,7 +24,9 @@ NOT_OF_A_TENANT = {
     "app.schema_migrations",
     "app.table_policies",
     "app.retention_log",
+    "sqp.changed_queries",
     "sqp.slice_builds",
+    "intermediate.int_sqp__queries_to_rebuild",
     "intermediate.int_sqp__slices_to_rebuild",
 }
 ABOUT_THE_SERVER = {

@@ -1,46 +1,33 @@
-{% macro sqp_period_summary(period, rebuild_scope) -%}
+{% macro sqp_period_summary(period, weeks, in_scope=none) -%}
     {%- set stages = ['click', 'cart_add', 'purchase'] -%}
     {%- set totals = ['total_query_impression_count'] -%}
     {%- for stage in stages %}{% do totals.append('total_' ~ stage ~ '_count') %}{% endfor -%}
     {%- set market = ['account_id', 'marketplace_id', 'query_digest', 'period_start'] -%}
 
-    with weekly_summary as (
-        select *
-        from {{ ref('weekly_summary') }}
-        {%- if rebuilds_touched_only() %}
-        where {{ within_touched_periods('period_start', period) }}
-        {%- endif %}
-    ),
-
-    all_weeks as (
+    with weeks as (
         select
-            account_id,
-            marketplace_id,
-            asin,
-            query_digest,
-            {{ first_day_of_period(period, 'period_start') }} as period_start,
-            period_start as week_start,
-            query,
-            search_query_score,
-            search_query_volume,
-            {{ totals | join(', ') }},
-            total_impressions,
-            total_clicks,
-            cart_adds,
-            total_purchases,
+            all_weeks.account_id,
+            all_weeks.marketplace_id,
+            all_weeks.asin,
+            all_weeks.query_digest,
+            {{ first_day_of_period(period, 'all_weeks.period_start') }} as period_start,
+            all_weeks.period_start as week_start,
+            all_weeks.query,
+            all_weeks.search_query_score,
+            all_weeks.search_query_volume,
+            {{ prefixed(totals, 'all_weeks') }},
+            all_weeks.total_impressions,
+            all_weeks.total_clicks,
+            all_weeks.cart_adds,
+            all_weeks.total_purchases,
             {%- for stage in stages %}
-            total_median_{{ stage }}_price,
-            asin_median_{{ stage }}_price,
+            all_weeks.total_median_{{ stage }}_price,
+            all_weeks.asin_median_{{ stage }}_price,
             {%- endfor %}
-            currency_code
-        from weekly_summary
-    ),
-
-    weeks as (
-        select *
-        from all_weeks
-        {%- if rebuilds_touched_only() %}
-        where {{ within_rebuild_scope('all_weeks', rebuild_scope) }}
+            all_weeks.currency_code
+        from (select * from {{ weeks }}) as all_weeks
+        {%- if in_scope %}
+        where {{ in_scope }}
         {%- endif %}
     ),
 
@@ -64,9 +51,9 @@
     markets as (
         select
             {{ market | join(', ') }},
-            cast(sum(search_query_volume) as bigint) as search_query_volume,
+            {{ exact_sum('search_query_volume') }} as search_query_volume,
             {%- for total in totals %}
-            cast(sum({{ total }}) as bigint) as {{ total }},
+            {{ exact_sum(total) }} as {{ total }},
             {%- endfor %}
             {%- for stage in stages %}
             {{ weighted_mean('total_median_' ~ stage ~ '_price', 'total_' ~ stage ~ '_count') }}
@@ -85,10 +72,10 @@
             asin,
             max(query) as query,
             min(search_query_score) as search_query_score,
-            cast(sum(total_impressions) as bigint) as own_impression_count,
-            cast(sum(total_clicks) as bigint) as own_click_count,
-            cast(sum(cart_adds) as bigint) as own_cart_add_count,
-            cast(sum(total_purchases) as bigint) as own_purchase_count,
+            {{ exact_sum('total_impressions') }} as own_impression_count,
+            {{ exact_sum('total_clicks') }} as own_click_count,
+            {{ exact_sum('cart_adds') }} as own_cart_add_count,
+            {{ exact_sum('total_purchases') }} as own_purchase_count,
             {{ weighted_mean('asin_median_click_price', 'total_clicks') }} as own_median_click_price,
             {{ weighted_mean('asin_median_cart_add_price', 'cart_adds') }} as own_median_cart_add_price,
             {{ weighted_mean('asin_median_purchase_price', 'total_purchases') }} as own_median_purchase_price,

@@ -6,43 +6,34 @@ with slices as (
         and period_type = 'WEEK'
 ),
 
+{% if flags.FULL_REFRESH -%}
+slices_to_rebuild as (
+    select *
+    from slices
+),
+
+{% else -%}
 slice_builds as (
     select *
     from {{ source('sqp', 'slice_builds') }}
 ),
 
-built_everywhere as (
-    select
-        slice_id,
-        load_id
-    from slice_builds
-    where
-        model_name in (
-            {%- for summary in var('sqp_summaries') %}
-            '{{ summary }}'{{ ',' if not loop.last }}
-            {%- endfor %}
-        )
-    group by slice_id, load_id
-    having count(*) = {{ var('sqp_summaries') | length }}
+slices_to_rebuild as (
+    {{ slices_not_built() }}
 ),
 
+{% endif -%}
 final as (
     select
-        slices.slice_id,
-        slices.load_id,
-        slices.account_id,
-        slices.marketplace_id,
-        slices.subject as asin,
-        slices.period_start,
-        slices.period_end
-    from slices
-    left join built_everywhere
-        on
-            slices.slice_id = built_everywhere.slice_id
-            and slices.load_id = built_everywhere.load_id
-    where
-        built_everywhere.slice_id is null
-        or {{ 'true' if flags.FULL_REFRESH else 'false' }}
+        slice_id,
+        load_id,
+        account_id,
+        marketplace_id,
+        subject as asin,
+        '{{ invocation_id }}' as frozen_by,
+        period_start,
+        period_end
+    from slices_to_rebuild
 )
 
 select *

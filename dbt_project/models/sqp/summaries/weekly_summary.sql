@@ -1,14 +1,15 @@
-{% set scope = {
-    'macro': 'sqp_touched_slices',
-    'period': 'week',
-    'columns': ['account_id', 'marketplace_id', 'asin', 'period_start'],
-} %}
-
 {{
     config(
         cluster_by=['account_id', 'marketplace_id', 'asin'],
-        post_hook="{{ index_sync_tracking() }}",
-        meta={'rebuild_scope': scope, 'not_compared': ['sync_log_id', 'bigquery_sync_id', 'last_synced_at', 'updated_at']},
+        indexes=[
+            {'columns': ['account_id', 'period_start', 'marketplace_id', 'asin', 'query_digest'], 'unique': true},
+            {'columns': ['query_digest', 'asin']},
+        ],
+        post_hook=["{{ index_sync_tracking() }}", "{{ record_slice_builds() }}", "{{ follow_the_weeks() }}"],
+        meta={
+            'rebuild_scope': 'within_slices_to_rebuild',
+            'not_compared': ['sync_log_id', 'bigquery_sync_id', 'last_synced_at', 'updated_at'],
+        },
     )
 }}
 
@@ -24,7 +25,7 @@ weeks as (
     from delivered
     where
         period_type = 'WEEK'
-        and {{ 'true' if all else within_rebuild_scope('delivered', scope) }}
+        and {{ 'true' if all else within_slices_to_rebuild('delivered') }}
 ),
 
 final as (

@@ -3,17 +3,13 @@
 {%- endmacro %}
 
 {% macro postgres__record_slice_builds() -%}
-    insert into {{ source('sqp', 'slice_builds').render() }} as recorded (
-        model_name, slice_id, load_id
-    )
-    select
-        '{{ this.identifier }}',
-        slices.slice_id,
-        slices.load_id
+    update {{ source('sqp', 'slice_builds').render() }} as recorded
+    set load_id = slices.load_id, built_at = clock_timestamp()
     from (select * from {{ ref('int_sqp__slices_to_rebuild') }}) as slices
-    on conflict (model_name, slice_id) do update
-    set load_id = excluded.load_id, built_at = clock_timestamp()
-    where recorded.load_id <> excluded.load_id
+    where
+        recorded.model_name = '{{ this.identifier }}'
+        and recorded.slice_id = slices.slice_id
+        and recorded.load_id is distinct from slices.load_id
 {%- endmacro %}
 
 {% macro bigquery__record_slice_builds() -%}

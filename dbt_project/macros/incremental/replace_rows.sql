@@ -1,0 +1,36 @@
+{% macro replace_rows(target, rebuilt, columns, key, not_compared, in_scope, rebuilt_sql=none) -%}
+    {%- set compared = columns | reject('in', key + not_compared) | list -%}
+    with {% if rebuilt_sql -%}
+    {{ rebuilt }} as materialized (
+        {{ rebuilt_sql }}
+    ),
+
+    {% endif -%}
+    gone as (
+        delete from {{ target }} as held
+        where {{ in_scope }}
+            and not exists (
+                select 1
+                from {{ rebuilt }} as rebuilt
+                where {{ columns_match(key, 'held', 'rebuilt') }}
+                    and ({{ prefixed(compared, 'held') }})
+                    is not distinct from ({{ prefixed(compared, 'rebuilt') }})
+            )
+        returning 1
+    )
+
+    {# Asking for what is gone first makes room in the unique index. -#}
+    insert into {{ target }} ({{ columns | join(', ') }})
+    select {{ prefixed(columns, 'rebuilt') }}
+    from {{ rebuilt }} as rebuilt
+    where (select count(*) from gone) >= 0
+        and not exists (
+            select 1
+            from {{ target }} as held
+            where {{ columns_match(key, 'held', 'rebuilt') }}
+                and {{ in_scope }}
+                and ({{ prefixed(compared, 'held') }})
+                is not distinct from ({{ prefixed(compared, 'rebuilt') }})
+        )
+    order by {{ prefixed(key, 'rebuilt') }};
+{%- endmacro %}

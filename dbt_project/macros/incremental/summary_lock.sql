@@ -1,0 +1,3 @@
+{% macro summary_lock(summary) -%}
+    hashtextextended('rebuild of {{ summary }}', 0)
+{%- endmacro %}
