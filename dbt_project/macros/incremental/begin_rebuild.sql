@@ -6,9 +6,10 @@
 {%- endmacro %}
 
 {% macro postgres__begin_rebuild() -%}
-    {#- CTEs have no statistics: whatever is guessed about many rows, hash joins stay linear. #}
+    {#- Little is known of rows in scope: whatever is guessed about them, hashing stays linear. #}
     set local enable_nestloop = {{ 'on' if rebuilds_few_slices() else 'off' }};
     set local enable_mergejoin = off;
+    set local enable_sort = off;
     set local work_mem = '{{ var("rebuild_work_mem") }}';
     set local warehouse.summaries_follow = 'later';
 

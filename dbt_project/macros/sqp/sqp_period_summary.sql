@@ -4,7 +4,8 @@
     {%- for stage in stages %}{% do totals.append('total_' ~ stage ~ '_count') %}{% endfor -%}
     {%- set market = ['account_id', 'marketplace_id', 'query_digest', 'period_start'] -%}
 
-    with weeks as (
+    {#- Asked for twice and written out twice: kept, so many rows would go to disk. -#}
+    {%- set weeks_in_scope -%}
         select
             all_weeks.account_id,
             all_weeks.marketplace_id,
@@ -29,9 +30,9 @@
         {%- if in_scope %}
         where {{ in_scope }}
         {%- endif %}
-    ),
+    {%- endset %}
 
-    market_weeks as (
+    with market_weeks as (
         select
             {{ market | join(', ') }},
             week_start,
@@ -44,7 +45,9 @@
             {%- endfor %}
             min(currency_code) as first_currency_code,
             max(currency_code) as last_currency_code
-        from weeks
+        from (
+        {{ weeks_in_scope }}
+        ) as weeks
         group by {{ market | join(', ') }}, week_start
     ),
 
@@ -83,7 +86,9 @@
             cast(count(distinct extract(month from week_start)) as integer) as active_months,
             {%- endif %}
             cast(count(*) as integer) as active_weeks
-        from weeks
+        from (
+        {{ weeks_in_scope }}
+        ) as weeks
         group by {{ market | join(', ') }}, asin
     ),
 

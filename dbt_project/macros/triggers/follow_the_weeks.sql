@@ -1,5 +1,5 @@
-{% macro follow_the_weeks() -%}
-    {%- if not execute or target.type != 'postgres' -%}
+{% macro follow_the_weeks(once_made=false) -%}
+    {%- if not execute or target.type != 'postgres' or once_made == is_incremental() -%}
         {{ return('') }}
     {%- endif -%}
     {%- for summary in period_summaries() -%}
@@ -60,13 +60,4 @@
     revoke execute on function
         sqp.lock_aggregate_summaries(), sqp.update_aggregate_summaries()
     from public;
-
-    {{ summary_triggers() }}
-    {%- if not is_incremental() %}
-    do $do$
-        begin
-        {{ note_everything_changed() }}
-        end;
-    $do$;
-    {%- endif %}
 {%- endmacro %}

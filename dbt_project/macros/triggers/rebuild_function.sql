@@ -8,6 +8,7 @@
     set search_path = pg_catalog, pg_temp
     set enable_nestloop = off
     set enable_mergejoin = off
+    set enable_sort = off
     set plan_cache_mode = force_custom_plan
     set work_mem = '{{ var("rebuild_work_mem") }}'
     as $function$

@@ -1,4 +1,7 @@
 {% macro summary_triggers() -%}
+    {%- if not execute or target.type != 'postgres' -%}
+        {{ return('') }}
+    {%- endif -%}
     {%- set transitions = {
         'insert': 'new table as new_weeks',
         'update': 'old table as old_weeks new table as new_weeks',
@@ -39,4 +42,11 @@
         end loop;
     end;
     $do$;
+    {%- if not is_incremental() %}
+    do $do$
+        begin
+        {{ note_everything_changed() }}
+        end;
+    $do$;
+    {%- endif %}
 {%- endmacro %}

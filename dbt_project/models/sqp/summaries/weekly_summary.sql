@@ -5,7 +5,13 @@
             {'columns': ['account_id', 'period_start', 'marketplace_id', 'asin', 'query_digest'], 'unique': true},
             {'columns': ['query_digest', 'asin']},
         ],
-        post_hook=["{{ index_sync_tracking() }}", "{{ record_slice_builds() }}", "{{ follow_the_weeks() }}"],
+        pre_hook="{{ follow_the_weeks() }}",
+        post_hook=[
+            "{{ index_sync_tracking() }}",
+            "{{ record_slice_builds() }}",
+            "{{ follow_the_weeks(once_made=true) }}",
+            "{{ summary_triggers() }}",
+        ],
         meta={
             'rebuild_scope': 'within_slices_to_rebuild',
             'not_compared': ['sync_log_id', 'bigquery_sync_id', 'last_synced_at', 'updated_at'],
