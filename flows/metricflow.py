@@ -1,8 +1,8 @@
 """MetricFlow's own command line on this project: `python -m flows.metricflow query …`.
 
 It runs on the project and server in use, whose tables dbt names anew first: MetricFlow reads what
-dbt parsed last. It does not ask a package registry for newer versions of itself, for which it has no
-setting.
+dbt parsed last. It does not ask a package registry for newer versions of itself, for which it has
+no setting.
 """
 
 from __future__ import annotations

@@ -75,10 +75,14 @@ comment on function sqp.want_accepted_load() is
 revoke execute on function sqp.want_accepted_load() from public;
 """
 
-# The months and quarters are not recorded slice by slice any more: as before, they would be
-# built again from all weeks.
+# The triggers of the summaries, which a build made, note what they see in the table that goes. The
+# months and quarters are not recorded slice by slice any more: they are built again from all weeks.
 DOWNGRADE = """
-drop function sqp.want_accepted_load();
+drop function sqp.want_accepted_load() cascade;
+drop function if exists sqp.update_aggregate_summaries() cascade;
+drop function if exists sqp.lock_aggregate_summaries() cascade;
+drop function if exists sqp.rebuild_monthly_summary();
+drop function if exists sqp.rebuild_quarterly_summary();
 drop index sqp.slice_builds_waiting;
 delete from sqp.slice_builds where load_id is null;
 alter table sqp.slice_builds

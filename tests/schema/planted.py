@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from uuid import UUID, uuid5
 
 import psycopg
@@ -158,6 +158,29 @@ ROWS = {
 """An insert for each table; audit rows come of themselves, from the triggers."""
 
 
+def telling_weeks(tenant: Tenant) -> list[SliceOf]:
+    """Weeks of which every mart has something to say: a year before, a gap, an ASIN that stops."""
+    before = [WEEK - timedelta(weeks=number) for number in (52, *range(14, 0, -1))]
+    return [
+        *(week(start, "B000000RED", tenant.mark) for start in before),
+        week(before[-2], "B00000BLUE", tenant.mark),
+    ]
+
+
+def telling_rows(about: SliceOf, tenant: Tenant) -> list[Row]:
+    """Many clicks and no purchase; at last a fraction of the clicks of before."""
+    fell = WEEK - about.period_start <= timedelta(weeks=4)
+    return [
+        Row(
+            tenant.mark.lower(),
+            own_impressions=900,
+            own_clicks=4 if fell else 60,
+            own_purchases=0,
+            purchases=60,
+        )
+    ]
+
+
 def plant(connection: psycopg.Connection, tenant: Tenant, guest: UUID) -> None:
     """Insert the tenant's row into every table; `guest` gets a share of his dashboard.
 
@@ -178,15 +201,24 @@ def plant(connection: psycopg.Connection, tenant: Tenant, guest: UUID) -> None:
     for table, insert in ROWS.items():
         cursor.execute(f"insert into {table} {insert}", values)
     landing = Landing(connection)
-    for about in (
+    whole = [
         week(WEEK, "B000000RED", tenant.mark),
-        SliceOf(tenant.mark, "ATVPDKIKX0DER", "MONTH", date(2025, 1, 1), "B000000RED"),
-        SliceOf(tenant.mark, "ATVPDKIKX0DER", "QUARTER", date(2025, 1, 1), "B000000RED"),
-        SliceOf(tenant.mark, "ATVPDKIKX0DER", "WEEK", WEEK, tenant.mark, "brand"),
-        SliceOf(tenant.mark, "ATVPDKIKX0DER", "MONTH", date(2025, 1, 1), tenant.mark, "brand"),
-        SliceOf(tenant.mark, "ATVPDKIKX0DER", "QUARTER", date(2025, 1, 1), tenant.mark, "brand"),
+        *(
+            SliceOf(tenant.mark, "ATVPDKIKX0DER", period_type, start, subject, view)
+            for view, subject in (("asin", "B000000RED"), ("brand", tenant.mark))
+            for period_type, start in (
+                ("WEEK", WEEK),
+                ("MONTH", date(2025, 1, 1)),
+                ("QUARTER", date(2025, 1, 1)),
+            )
+            if (view, period_type) != ("asin", "WEEK")
+        ),
+    ]
+    for about, rows in (
+        *((each, telling_rows(each, tenant)) for each in telling_weeks(tenant)),
+        *((each, [Row(tenant.mark.lower())]) for each in whole),
     ):
-        load_id = landing.deliver(about, [Row(tenant.mark.lower())])
+        load_id = landing.deliver(about, rows)
         connection.execute(
             "update sqp.sync_log set account_id = %s, sync_status = 'completed',"
             " completed_at = clock_timestamp(), sync_type = %s where id = %s",

@@ -62,7 +62,13 @@ cross join lateral plpgsql_check_function_tb(
     calls.function_oid, calls.table_oid, fatal_errors => false,
     oldtable => calls.old_table, newtable => calls.new_table
 ) as findings
-where coalesce(findings.detail, '') not like '%result of dynamic SQL%'
+where
+    coalesce(findings.detail, '') not like '%result of dynamic SQL%'
+    -- One function serves four events: each branch reads the transition table of its own.
+    and not (
+        calls.function_oid::regprocedure::text like '%update_aggregate_summaries()'
+        and findings.message ~ '^relation "(old|new)_weeks" does not exist$'
+    )
 """
 
 STATEMENTS_FROM_PARTS = f"""

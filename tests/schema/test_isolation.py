@@ -17,7 +17,7 @@ from tests.schema.catalogue import FAULTS, OURS
 from tests.schema.planted import ALPHA, BRAVO, Tenant
 
 GUEST = Tenant("MARKGUEST")
-READABLE_BY_ALL = {"sqp.marketplaces"}
+READABLE_BY_ALL = {"sqp.marketplaces", "sqp.time_spine_daily"}
 NOT_OF_A_TENANT = {
     "app.alembic_version",
     "app.applied_declarations",
@@ -107,7 +107,7 @@ def test_a_tenant_reads_his_own_rows_and_no_other(planted: psycopg.Connection) -
     for relation, is_partition in relations(planted).items():
         columns = readable_columns(planted, relation)
         for_all = relation in READABLE_BY_ALL | NOT_OF_A_TENANT | ABOUT_THE_SERVER
-        aggregated = relation in {"sqp.data_freshness", "sqp.sync_status"}
+        aggregated = relation in {"sqp.data_freshness", "sqp.sync_alerts", "sqp.sync_status"}
         if not (for_all or aggregated or is_partition or rows_with(planted, relation, ALPHA)):
             without_a_row.append(relation)
         for reader, other in ((ALPHA, BRAVO), (BRAVO, ALPHA)):

@@ -327,6 +327,7 @@ def test_the_sync_metadata_of_rows_that_were_there_are_filled_and_no_figure_chan
             2,
         )
         migrate.upgrade()
+        ensure_policies()
         assert set(
             connection.execute(
                 "select sync_log_id, bigquery_sync_id, last_synced_at is not null"

@@ -55,6 +55,17 @@ EXCEPTIONS = {
     "0012": {"prefer-bigint-over-int": "a job's priority and its tries, as specified"},
     "0013": {"prefer-bigint-over-int": "weeks, percent and tries, as specified"},
     "0014": {"require-concurrent-index-creation": SAME_RELEASE},
+    "0017": {
+        "ban-drop-default": "only the build writes the column, in a version that sets it",
+        "ban-drop-not-null": "only the build reads the column, in a version that expects NULL",
+        "require-concurrent-index-creation": "partial, and empty while no slice waits; the table"
+        " has a row per slice, which is scanned in milliseconds",
+    },
+    "0018": {
+        "ban-drop-constraint": "replaced in the same statement by one that allows more",
+        "constraint-missing-not-valid": "the table has a few rows per run: its scan takes"
+        " milliseconds, and the new list contains the old one",
+    },
 }
 """Revision → rule → why the migration is right as it is. An applied migration never changes."""
 

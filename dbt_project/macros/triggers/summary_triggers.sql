@@ -11,6 +11,13 @@
     do $do$
     declare
         written regclass;
+        followed constant boolean := exists (
+            select
+            from pg_trigger
+            where
+                tgrelid = '{{ this.schema }}.{{ this.identifier }}'::regclass
+                and tgname = 'update_summaries_on_weekly_truncate'
+        );
     begin
         for written in
             select tree.relid
@@ -40,13 +47,9 @@
             );
             {%- endfor %}
         end loop;
+        if not followed then
+        {{ note_everything_changed() }}
+        end if;
     end;
     $do$;
-    {%- if not is_incremental() %}
-    do $do$
-        begin
-        {{ note_everything_changed() }}
-        end;
-    $do$;
-    {%- endif %}
 {%- endmacro %}

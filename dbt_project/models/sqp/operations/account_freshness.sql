@@ -12,9 +12,9 @@ with slices as (
         and period_type = 'WEEK'
 ),
 
-slice_builds as (
+weekly_summary as (
     select *
-    from {{ source('sqp', 'slice_builds') }}
+    from {{ ref('weekly_summary') }}
 ),
 
 summaries as (
@@ -28,30 +28,38 @@ summaries as (
     {%- endfor %}
 ),
 
+deliveries as (
+    select
+        account_id,
+        marketplace_id,
+        max(loaded_at) as last_attempt_at,
+        max(case when slice_status = 'accepted' then loaded_at end) as last_success_at,
+        max(accepted_at) as last_change_at
+    from slices
+    group by account_id, marketplace_id
+),
+
 latest as (
     select
-        slices.account_id,
-        slices.marketplace_id,
+        deliveries.*,
         summaries.table_name,
         summaries.stale_after_days,
-        min(case when slice_builds.slice_id is not null and slices.accepted_row_count > 0 then slices.period_start end)
-            as first_week,
-        max(case when slice_builds.slice_id is not null and slices.accepted_row_count > 0 then slices.period_start end)
-            as last_week,
-        max(slices.loaded_at) as last_attempt_at,
-        max(slices.accepted_at) as last_success_at,
-        max(slice_builds.built_at) as last_change_at
-    from slices
+        (
+            select min(weekly_summary.period_start)
+            from weekly_summary
+            where
+                weekly_summary.account_id = deliveries.account_id
+                and weekly_summary.marketplace_id = deliveries.marketplace_id
+        ) as first_week,
+        (
+            select max(weekly_summary.period_start)
+            from weekly_summary
+            where
+                weekly_summary.account_id = deliveries.account_id
+                and weekly_summary.marketplace_id = deliveries.marketplace_id
+        ) as last_week
+    from deliveries
     cross join summaries
-    left join slice_builds
-        on
-            slices.slice_id = slice_builds.slice_id
-            and summaries.table_name = slice_builds.model_name
-    group by
-        slices.account_id,
-        slices.marketplace_id,
-        summaries.table_name,
-        summaries.stale_after_days
 ),
 
 aged as (
