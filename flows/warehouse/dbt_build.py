@@ -7,10 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.errors import WarehouseError
+from flows.errors import Busy, WarehouseError
 from flows.settings import PROJECT_ROOT, get_settings
 
 PROJECT = PROJECT_ROOT / "dbt_project"
+BUILT_BY_ANOTHER = "another dbt run is rebuilding the summaries"
+"""How the macro `refuse_what_another_run_froze` begins."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ def build(selector: str, *, sync_log_id: int | None = None) -> BuildSummary:
         sync_log_id: the log row that the dbt tests' rows in `sqp.data_quality_checks` belong to.
 
     Raises:
+        Busy: another dbt run builds the summaries at the same time.
         WarehouseError: dbt could not run, or a model or test failed; it names each with the
             model it tests and its compiled file.
     """
@@ -40,17 +43,30 @@ def build(selector: str, *, sync_log_id: int | None = None) -> BuildSummary:
             "run `uv run dbt build --project-dir dbt_project` to see all of it",
         )
     results = list(getattr(outcome.result, "results", None) or [])
-    failures = [result for result in results if result.status in ("error", "fail")]
-    if failures:
-        raise WarehouseError(
-            f"dbt: {len(failures)} of {len(results)} nodes failed",
-            "; ".join(describe(result) for result in failures[:5]),
-            "read the compiled file, mend the data or the model, and sync again",
-        )
+    if error := failure(results):
+        raise error
     return BuildSummary(
         outcomes=Counter(str(result.status) for result in results),
         warnings=tuple(describe(result) for result in results if result.status == "warn"),
     )
+
+
+def failure(results: list[Any]) -> WarehouseError | None:
+    """What to say of the nodes that failed; None where none did."""
+    failed = [result for result in results if result.status in ("error", "fail")]
+    if any(BUILT_BY_ANOTHER in str(result.message) for result in failed):
+        return Busy(
+            "the summaries are not built to the end",
+            f"{BUILT_BY_ANOTHER} at the same time",
+            "sync again when it is done: what is left is taken up",
+        )
+    if failed:
+        return WarehouseError(
+            f"dbt: {len(failed)} of {len(results)} nodes failed",
+            "; ".join(describe(result) for result in failed[:5]),
+            "read the compiled file, mend the data or the model, and sync again",
+        )
+    return None
 
 
 def run_operation(macro: str) -> None:

@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from flows.errors import Busy
 from flows.settings import PROJECT_ROOT, Connection
+from flows.warehouse import dbt_build
 from flows.warehouse.migrate import settle_database
 from tests.conftest import drop_database, execute, use_database
 from tests.integration.landing_rows import (
@@ -34,6 +36,7 @@ from tests.integration.landing_rows import (
     Weeks,
     expected_period,
     expected_weekly,
+    first_day,
     last_day,
     week,
 )
@@ -391,6 +394,97 @@ def test_two_runs_at_once_end_in_one_truth(landing: Landing, dbt: Dbt, tmp_path:
     assert any(run.returncode == 0 for run in runs), said
     dbt.run()
     assert_summaries_are_exact(landing)
+
+
+def test_a_build_beside_another_leaves_as_busy_and_its_rest_is_taken_up(
+    landing: Landing, dbt: Dbt
+) -> None:
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe")])
+    dbt.run()
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe", own_clicks=1)])
+    dbt("run", "--select", "+weekly_summary", "int_sqp__queries_to_rebuild")
+    before = versions(landing)
+
+    refused = dbt.invoke("run", "--select", "monthly_summary")  # what to rebuild, another froze
+    assert isinstance(dbt_build.failure(list(refused.result)), Busy)
+    assert versions(landing) == before
+    dbt.run()
+    assert_summaries_are_exact(landing)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "avg_ctr = 'NaN'",
+        "asin_median_click_price = 'NaN'",
+        "total_clicks = null",
+        "total_clicks = -1",
+        "total_query_impression_count = 1000000000001",
+        "impression_share = 'Infinity'",
+    ],
+)
+def test_nothing_that_is_no_number_enters_a_summary(
+    landing: Landing, dbt: Dbt, change: str
+) -> None:
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe", clicks=10**12 - 1, own_clicks=7)])
+    dbt.run()
+    for summary in SUMMARIES:
+        if summary != "weekly_summary" and "1000000000001" in change:
+            continue  # a quarter of weeks may have as many
+        with pytest.raises((psycopg.errors.IntegrityError, psycopg.errors.DataError)):
+            landing.connection.execute(f"update sqp.{summary} set {change}")
+    assert_summaries_are_exact(landing)
+
+
+def test_one_restated_slice_reads_and_writes_its_own_periods(landing: Landing, dbt: Dbt) -> None:
+    """Whatever the history: partitions of other months and quarters are not even looked at."""
+    starts = [JANUARY_5 + timedelta(weeks=number) for number in range(40)]
+    for start in starts:
+        for asin in (RED, BLUE):
+            landing.deliver(week(start, asin), [query("red shoe"), query(f"shoe {start}")])
+    dbt.run()
+    restated = starts[20]
+    landing.deliver(week(restated, RED), [query("red shoe", own_clicks=1)])
+    versions_before = versions(landing)
+    read_before = rows_read(landing)
+    log_before = landing.value("select pg_current_wal_insert_lsn() - '0/0'")
+    dbt.run()
+    log = landing.value("select pg_current_wal_insert_lsn() - '0/0'") - log_before
+    read = rows_read(landing)
+    touched = {name for name in read if read[name] != read_before[name]}
+    month, quarter = f"{restated:%Y_%m}", first_day(restated, "quarter")
+    weeks_of_quarter = {
+        f"weekly_summary_{quarter.year}_{quarter.month + number:02}" for number in range(3)
+    }
+    assert touched - weeks_of_quarter == {
+        f"monthly_summary_{month}",
+        f"quarterly_summary_{quarter:%Y_%m}",
+    }
+    after = versions(landing)
+    changed = {
+        key for key in versions_before.keys() | after if versions_before.get(key) != after.get(key)
+    }
+    assert {(key[0], key[2]) for key in changed} == {
+        ("weekly_summary", restated),
+        ("monthly_summary", first_day(restated, "month")),
+        ("quarterly_summary", quarter),
+    }
+    assert log < 1_500_000, "bytes of write-ahead log, most of it dbt's own tables"
+    assert_summaries_are_exact(landing)
+
+
+def rows_read(landing: Landing) -> dict[str, int]:
+    """Rows read of each partition of the summaries, as the server counts them."""
+    landing.connection.execute("select pg_stat_force_next_flush()")
+    landing.connection.execute("select pg_stat_clear_snapshot()")
+    return {
+        row["relname"]: row["rows_read"]
+        for row in rows_of(
+            landing,
+            "pg_stat_user_tables where schemaname = 'sqp' and relname ~ 'ly_summary_[0-9]'",
+            "relname, seq_tup_read + coalesce(idx_tup_fetch, 0) as rows_read",
+        )
+    }
 
 
 QUERIES = ("red shoe", "blue shoe", "trail shoe")
