@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import isolation, landing, main_job, migrations, partitions
+from benchmarks import isolation, landing, main_job, migrations, partitions, summaries
 from benchmarks.server import own_server
 from flows import console
 from flows.settings import quieten
@@ -22,7 +22,7 @@ from flows.settings import quieten
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
-PARTS = ("landing", "job", "schema")
+PARTS = ("landing", "job", "schema", "summaries")
 
 
 def main() -> None:
@@ -36,6 +36,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--metric-rows", type=int, default=5_000_000, help="rows loaded into monthly partitions"
+    )
+    parser.add_argument(
+        "--weeks", type=int, default=summaries.LONG, help="weeks of the long history of summaries"
     )
     arguments = parser.parse_args()
     quieten()
@@ -73,6 +76,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[list[str]]:
         console.note(f"load {arguments.metric_rows:,} rows into monthly partitions")
         loaded = partitions_lines(partitions.run(folder, arguments.metric_rows))
         sections["schema"] = [isolated, loaded, migrated]
+    if arguments.part in (None, "summaries"):
+        console.note(f"a week into summaries, after {summaries.SHORT} and {arguments.weeks} weeks")
+        sections["summaries"] = [summaries_lines(summaries.run(arguments.weeks))]
     return [section for part in PARTS for section in sections.get(part, [])]
 
 
@@ -194,6 +200,81 @@ def migrations_lines(results: dict[str, Any]) -> list[str]:
         f" new database included: **{results['upgrade_s']:.1f} s**. Applying the declarations"
         f" (row security, triggers, partitions, grants, comments), with dbt's parsing:"
         f" {results['policies_s']:.1f} s. Both are the median of {migrations.ROUNDS} rounds.",
+    ]
+
+
+def summaries_lines(results: dict[str, Any]) -> list[str]:
+    """What weeks cost the summaries, as two Markdown tables."""
+    short, long = results["short"], results["long"]
+    new, new_long = short["new week"], long["new week"]
+
+    def row(what: str, over: str, one: dict[str, Any], other: dict[str, Any], bar: str) -> str:
+        return (
+            f"| {what} | {over} | {one['sql_s'] / other['sql_s']:.2f}"
+            f" | {one['wal_mb'] / other['wal_mb']:.2f} | {bar} |"
+        )
+
+    costs = {
+        "the specification's row trigger, with quarters": short["seed"],
+        "bare sorted insert of the week": short["bare"],
+        "dbt's delete+insert of week, month and quarter": short["stock"],
+        "dbt, one new week": new,
+        "the triggers, the same week": short["trigger"],
+        "dbt, one restated slice": short["one slice"],
+        "dbt, the week again with 2 % changed": short["restated week"],
+        "dbt, nothing new": short["nothing new"],
+        "dbt, full refresh": short["full refresh"],
+        f"after {long['weeks']} weeks: dbt, one new week": new_long,
+        f"after {long['weeks']} weeks: dbt, one restated slice": long["one slice"],
+        f"after {long['weeks']} weeks: dbt, full refresh": long["full refresh"],
+    }
+    return [
+        "## Weeks into months and quarters",
+        "",
+        f"{short['rows']:,} rows a week, after {short['weeks']} weeks of history but where it says"
+        " otherwise. The time is that of the statements on the server, in all sessions; the log is"
+        " counted from a checkpoint on.",
+        "",
+        "| what | ÷ | time | log | wished |",
+        "|---|---|---|---|---|",
+        row("one new week", "the specification's trigger", new, short["seed"], "0.35, log 0.45"),
+        row("one new week", "bare sorted insert of the week", new, short["bare"], "5"),
+        row(
+            "one new week",
+            "dbt's delete+insert of week, month and quarter",
+            new,
+            short["stock"],
+            "–",
+        ),
+        row(
+            f"one new week after {long['weeks']}", f"after {short['weeks']}", new_long, new, "1.15"
+        ),
+        row("the triggers", "the specification's trigger", short["trigger"], short["seed"], "0.6"),
+        row(
+            "the week again, 2 % changed",
+            "dbt's delete+insert",
+            short["restated week"],
+            short["stock"],
+            "0.15, log 0.15",
+        ),
+        row(
+            f"one restated slice after {long['weeks']}",
+            "one new week",
+            long["one slice"],
+            new_long,
+            "0.02",
+        ),
+        "",
+        "| what | seconds of SQL | MB of log |",
+        "|---|---|---|",
+        *(
+            f"| {what} | {each['sql_s']:.2f} | {each['wal_mb']:.1f} |"
+            for what, each in costs.items()
+        ),
+        "",
+        "The longest read of the current month while a new week came in took"
+        f" {1000 * short['longest wait of a reader']:.0f} ms after {short['weeks']} weeks,"
+        f" {1000 * long['longest wait of a reader']:.0f} ms after {long['weeks']}.",
     ]
 
 
