@@ -32,7 +32,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     from dbt_metricflow.cli import main as command_line
 
-    command_line.UpdateChecker = NoUpdateChecker
+    command_line.UpdateChecker = NoUpdateChecker  # type: ignore[attr-defined]
     sys.argv[0] = "mf"
     command_line.cli()
 
