@@ -85,8 +85,8 @@ windows as (
             and seen.marketplace_id = history.marketplace_id
             and seen.asin = history.asin
             and seen.query_digest = history.query_digest
-            and history.week_start > {{ weeks_later('seen.period_start', -(recent + baseline)) }}
-            and history.week_start <= seen.period_start
+            and {{ weeks_later('seen.period_start', -(recent + baseline)) }} < history.week_start
+            and seen.period_start >= history.week_start
     group by
         seen.account_id,
         seen.marketplace_id,

@@ -72,8 +72,9 @@ histories as (
             and judged_weeks.marketplace_id = history.marketplace_id
             and judged_weeks.stage = history.stage
             and judged_weeks.query_digest = history.query_digest
-            and history.period_start < judged_weeks.period_start
-            and history.period_start >= {{ weeks_later('judged_weeks.period_start', -history_weeks) }}
+            and judged_weeks.period_start > history.period_start
+            and {{ weeks_later('judged_weeks.period_start', -history_weeks) }}
+            <= history.period_start
 ),
 
 medians as (
@@ -122,8 +123,12 @@ scored as (
         spreads.median_share,
         spreads.median_deviation,
         cast(judged_weeks.share - spreads.median_share as numeric(10, 6)) as share_change,
-        {{ robust_score('judged_weeks.share', 'spreads.median_share', 'spreads.median_deviation', 'spreads.mean_deviation') }}
-            as robust_score
+        {{ robust_score(
+            'judged_weeks.share',
+            'spreads.median_share',
+            'spreads.median_deviation',
+            'spreads.mean_deviation',
+        ) }} as robust_score
     from judged_weeks
     inner join spreads
         on {{ columns_match(key, 'judged_weeks', 'spreads') }}

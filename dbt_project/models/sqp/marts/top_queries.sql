@@ -23,7 +23,10 @@ months as (
 ),
 
 counts as (
-    {{ by_stage('months', ['account_id', 'marketplace_id', 'query_digest', 'query', 'period_start', 'period_end']) }}
+    {{ by_stage(
+        'months',
+        ['account_id', 'marketplace_id', 'query_digest', 'query', 'period_start', 'period_end'],
+    ) }}
 ),
 
 shares as (
@@ -41,7 +44,7 @@ ranked as (
         *,
         row_number() over (
             partition by account_id, marketplace_id, period_start, stage
-            order by share desc, own_count desc, query_digest
+            order by share desc, own_count desc, query_digest asc
         ) as share_rank
     from shares
 ),
@@ -58,15 +61,13 @@ compared as (
     select
         top_of_month.*,
         case
-            top_of_month.stage
             {%- for stage in stages() %}
-            when '{{ stage }}' then before.{{ stages()[stage][0] }}
+            when top_of_month.stage = '{{ stage }}' then before.{{ stages()[stage][0] }}
             {%- endfor %}
         end as previous_own_count,
         case
-            top_of_month.stage
             {%- for stage in stages() %}
-            when '{{ stage }}' then before.{{ stage }}_share
+            when top_of_month.stage = '{{ stage }}' then before.{{ stage }}_share
             {%- endfor %}
         end as previous_share
     from top_of_month

@@ -108,14 +108,15 @@ joined as (
         max(period_end) as period_end,
         max(weeks) as weeks,
         max(previous_weeks) as previous_weeks,
-        max(query) as query,
-        {%- for count in ['total_clicks', 'total_purchases', 'previous_clicks', 'previous_purchases'] %}
-        cast(sum({{ count }}) as bigint) as {{ count }},
+        {%- for count in ['clicks', 'purchases'] %}
+        cast(sum(total_{{ count }}) as bigint) as total_{{ count }},
+        cast(sum(previous_{{ count }}) as bigint) as previous_{{ count }},
         {%- endfor %}
         {%- for value in ['click_share', 'purchase_share', 'search_query_volume'] %}
         max({{ value }}) as {{ value }},
-        max(previous_{{ value }}) as previous_{{ value }}{{ ',' if not loop.last }}
+        max(previous_{{ value }}) as previous_{{ value }},
         {%- endfor %}
+        max(query) as query
     from both_years
     group by account_id, marketplace_id, query_digest, period_start
 ),

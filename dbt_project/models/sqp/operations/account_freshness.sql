@@ -66,15 +66,13 @@ aged as (
     select
         *,
         case
-            table_name
             {%- for summary, (period, days) in summaries.items() %}
-            when '{{ summary }}' then {{ first_day_of_period(period, 'first_week') }}
+            when table_name = '{{ summary }}' then {{ first_day_of_period(period, 'first_week') }}
             {%- endfor %}
         end as first_period,
         case
-            table_name
             {%- for summary, (period, days) in summaries.items() %}
-            when '{{ summary }}' then {{ last_day_of_period(period, 'last_week') }}
+            when table_name = '{{ summary }}' then {{ last_day_of_period(period, 'last_week') }}
             {%- endfor %}
         end as latest_period,
         {{ today_utc() }} as today
@@ -95,7 +93,8 @@ final as (
         stale_after_days,
         coalesce({{ days_between('latest_period', 'today') }} > stale_after_days, true) as is_stale,
         coalesce(
-            {{ days_later('last_success_at', var('sync_due_after_days')) }} <= {{ statement_time() }},
+            {{ days_later('last_success_at', var('sync_due_after_days')) }}
+            <= {{ statement_time() }},
             true
         ) as is_due,
         last_attempt_at,

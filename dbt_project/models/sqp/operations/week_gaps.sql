@@ -28,7 +28,8 @@ final as (
     select
         account_id,
         marketplace_id,
-        cast(({{ days_between('period_start', 'next_start') }}) / 7 as integer) - 1 as missing_weeks,
+        cast(({{ days_between('period_start', 'next_start') }}) / 7 as integer) - 1
+            as missing_weeks,
         {{ weeks_later('period_start', 1) }} as first_missing_week,
         {{ weeks_later('next_start', -1) }} as last_missing_week
     from ordered

@@ -4,7 +4,11 @@ with account_months as (
 ),
 
 final as (
-    {{ funnel_steps('account_months', ['account_id', 'marketplace_id'], ['period_start', 'period_end']) }}
+    {{ funnel_steps(
+        'account_months',
+        ['account_id', 'marketplace_id'],
+        ['period_start', 'period_end'],
+    ) }}
 )
 
 select *

@@ -6,13 +6,15 @@ with weekly_summary as (
 in_order as (
     select
         *,
-        {%- for column in ['period_start', 'avg_ctr', 'avg_cvr', 'click_share', 'purchase_share'] %}
-        lag({{ column }}) over (
-            partition by account_id, marketplace_id, query_digest, asin
-            order by weekly_summary.period_start
-        ) as previous_{{ column }}{{ ',' if not loop.last }}
+        {%- for column in ['avg_ctr', 'avg_cvr', 'click_share', 'purchase_share'] %}
+        lag({{ column }}) over in_its_weeks as previous_{{ column }},
         {%- endfor %}
+        lag(period_start) over in_its_weeks as previous_period_start
     from weekly_summary
+    window in_its_weeks as (
+        partition by account_id, marketplace_id, query_digest, asin
+        order by weekly_summary.period_start
+    )
 ),
 
 final as (
@@ -39,7 +41,8 @@ final as (
                 then cast({{ column }} - previous_{{ column }} as numeric(10, 6))
         end as {{ column }}_change,
         {%- endfor %}
-        coalesce({{ weeks_later('previous_period_start', 1) }} < period_start, false) as is_after_gap,
+        coalesce({{ weeks_later('previous_period_start', 1) }} < period_start, false)
+            as is_after_gap,
         period_start,
         period_end
     from in_order
