@@ -18,8 +18,8 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=examples("warehouse alerts", "warehouse alerts --json"))(alerts)
     app.command(
         epilog=examples(
-            "PREFECT_API_URL=http://127.0.0.1:4200/api warehouse automations",
             "warehouse automations --notify 6a1d5ea5-3c1e-4f0e-9c83-5a1e4b7f2f10",
+            "PREFECT_API_URL=http://127.0.0.1:4200/api warehouse automations",
         )
     )(automations)
 
