@@ -157,9 +157,10 @@ def fired(names: set[str], seconds: float) -> list[tuple[str, str]]:
     """Which automations fired, and for which resource; waits for `names`, so long."""
     found: list[tuple[str, str]] = []
     ends = time.monotonic() + seconds
-    wanted = EventFilter(event=EventNameFilter(name=["prefect.automation.triggered"]))
     with get_client(sync_client=True) as client:
         while time.monotonic() < ends:
+            # A filter ends with the moment in which it is made.
+            wanted = EventFilter(event=EventNameFilter(name=["prefect.automation.triggered"]))
             answer = client._client.post(
                 "/events/filter",
                 json={"filter": wanted.model_dump(mode="json"), "limit": 50},
