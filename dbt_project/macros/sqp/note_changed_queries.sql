@@ -55,7 +55,7 @@
         {%- endif %}
     )
 
-    insert into {{ source('sqp', 'changed_queries').include(database=false) }} (
+    insert into {{ source('sqp', 'changed_queries').include(database=false).render() }} (
         model_name, account_id, marketplace_id, period_start, query_digest
     )
     select *
