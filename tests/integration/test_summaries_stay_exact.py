@@ -344,7 +344,7 @@ def test_whatever_is_played_the_summaries_are_exact(
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=int(os.environ.get("EXACT_EXAMPLES", "6")),
+            max_examples=int(os.environ.get("EXACT_EXAMPLES", "4")),
             stateful_step_count=10,
             deadline=None,
             database=None,

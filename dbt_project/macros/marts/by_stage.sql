@@ -1,5 +1,5 @@
-{% macro by_stage(relation, columns, chosen=['impression', 'click', 'cart_add', 'purchase']) -%}
-    {%- for stage in chosen %}
+{% macro by_stage(relation, columns, chosen=none) -%}
+    {%- for stage in chosen or stages() %}
     {%- set own, market = stages()[stage] %}
     select
         {{ columns | join(', ') }},
