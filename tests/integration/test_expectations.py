@@ -765,7 +765,8 @@ def test_only_periods_that_the_run_touched_are_compared(built: Warehouse) -> Non
 def test_a_slice_rebuilt_after_another_run_was_killed_is_compared(built: Warehouse) -> None:
     earlier = built.logs["WEEK"]
     built.begin("WEEK")
-    built.do("update sqp.slice_builds set load_id = %s where slice_id = 1", earlier)
+    rebuilt = "update sqp.slice_builds set load_id = %s, built_at = clock_timestamp()"
+    built.do(f"{rebuilt} where slice_id = 1", earlier)
     built.do("update sqp.weekly_summary set total_clicks = 0")
 
     assert built.reconcile(tables=["weekly_summary"]).failed == 1
