@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     initialize,
+    invariant,
     rule,
     run_state_machine_as_test,
 )
@@ -56,7 +57,6 @@ __all__ = ["database", "dbt", "landing"]
 
 WEEKS = (DECEMBER_22, DECEMBER_29, JANUARY_5, JANUARY_12)
 ASINS = (RED, BLUE)
-BOOKKEEPING = ("sync_log_id", "bigquery_sync_id", "last_synced_at")
 SLICES = st.builds(
     week,
     st.sampled_from(WEEKS),
@@ -77,9 +77,7 @@ class Write:
     def __repr__(self) -> str:
         return f"Write({self.about}, {self.rows})"
 
-    def statements(
-        self, weekly: dict[SliceOf, list[Row]]
-    ) -> list[tuple[sql.Composable, list[Any]]]:
+    def statements(self, weekly: dict[SliceOf, list[Row]]) -> list[Statement]:
         """The slice's rows as they are to be: changed in place, added, deleted."""
         wanted = {row["query"]: row for row in as_summary(self.about, self.rows or [])}
         held = {row["query"]: row for row in as_summary(self.about, weekly.get(self.about, []))}
@@ -206,9 +204,8 @@ class Summaries(RuleBasedStateMachine):
         """Kill -9 while it waits for a table; the months and quarters are caught up by the next."""
         flags = ["--full-refresh"] if full else []
         with self.session() as session:
-            session.execute(
-                sql.SQL("begin; lock table sqp.{} in share mode").format(sql.Identifier(at))
-            )
+            session.execute("begin")
+            session.execute(sql.SQL("lock table sqp.{} in share mode").format(sql.Identifier(at)))
             run = start(self.dbt, *flags)
             while run.poll() is None and not self.somebody_waits_for(at):
                 time.sleep(0.05)
@@ -271,10 +268,9 @@ class Summaries(RuleBasedStateMachine):
             self.dbt.run("--full-refresh")
             assert_summaries_are_exact(self.landing)
 
-    def check_invariants(self, *arguments: Any, **named: Any) -> None:
-        super().check_invariants(*arguments, **named)
-        if hasattr(self, "weekly"):
-            assert_summaries_hold(self.landing, Held(self.weekly))
+    @invariant()
+    def the_summaries_hold(self) -> None:
+        assert_summaries_hold(self.landing, Held(self.weekly))
 
     def took_in_what_waits(self) -> None:
         for about in self.waits:
@@ -287,10 +283,10 @@ class Summaries(RuleBasedStateMachine):
             yield session
 
     def perform(self, session: psycopg.Connection[Any], write: Write) -> None:
-        for start in {write.about.period_start}:
-            session.execute(
-                "select app.create_monthly_partition('sqp.weekly_summary', %s)", [start]
-            )
+        session.execute(
+            "select app.create_monthly_partition('sqp.weekly_summary', %s)",
+            [write.about.period_start],
+        )
         for statement, parameters in write.statements(self.weekly):
             session.execute(statement, parameters)
         self.weekly[write.about] = write.rows or []

@@ -1,5 +1,7 @@
 {% macro replace_rows(target, rebuilt, columns, key, not_compared, in_scope, rebuilt_sql=none) -%}
     {%- set compared = columns | reject('in', key + not_compared) | list -%}
+    {%- set tells_little = ['account_id', 'marketplace_id', 'period_start'] -%}
+    {%- set order = key | reject('in', tells_little) | list + key | select('in', tells_little) | list -%}
     with {% if rebuilt_sql -%}
     {{ rebuilt }} as materialized (
         {{ rebuilt_sql }}
@@ -33,5 +35,5 @@
                 is not distinct from ({{ prefixed(compared, 'rebuilt') }})
         )
     {#- The order of each index within an account: sorted by what tells most first, it costs least. #}
-    order by {{ prefixed(key | reject('in', ['account_id', 'marketplace_id', 'period_start']) | list, 'rebuilt') }};
+    order by {{ prefixed(order, 'rebuilt') }};
 {%- endmacro %}

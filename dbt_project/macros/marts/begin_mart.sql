@@ -6,7 +6,7 @@
 {%- endmacro %}
 
 {% macro postgres__begin_mart() -%}
-    {%- set changed_queries = source('sqp', 'changed_queries').render() -%}
+    {%- set changed_queries = changed_queries_table() -%}
     {%- set rebuild = config.meta_get('rebuild') -%}
     {#- Temporary tables are analyzed, groups of them are not: hash joins stay linear. #}
     set local enable_nestloop = off;

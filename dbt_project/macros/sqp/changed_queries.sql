@@ -5,6 +5,7 @@
 {% macro postgres__changed_queries() -%}
     select *
     from {{ source('sqp', 'changed_queries') }}
+    where model_name in ('{{ var("sqp_summaries") | join("', '") }}')
 {%- endmacro %}
 
 {% macro bigquery__changed_queries() -%}

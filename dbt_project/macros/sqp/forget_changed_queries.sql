@@ -4,7 +4,7 @@
 
 {% macro postgres__forget_changed_queries() -%}
     {%- if not flags.EMPTY %}
-    delete from {{ source('sqp', 'changed_queries').render() }}
+    delete from {{ changed_queries_table() }}
     where change_id = any(array(
         select frozen.change_id
         from {{ ref('int_sqp__queries_to_rebuild').render() }} as frozen

@@ -20,44 +20,39 @@
         group by account_id, marketplace_id, period_start
     ),
 
-    changes as (
+    changed as (
         select
-            summaries.model_name,
-            weeks.account_id,
-            weeks.marketplace_id,
-            weeks.period_start,
+            account_id,
+            marketplace_id,
+            period_start,
             cast(null as bytea) as query_digest
         from weeks
-        cross join unnest(array['monthly_summary', 'quarterly_summary']) as summaries (model_name)
-        where weeks.queries > {{ var('most_changed_queries') }}
+        where queries > {{ var('most_changed_queries') }}
         union all
-        select
-            summaries.model_name,
-            queries.account_id,
-            queries.marketplace_id,
-            queries.period_start,
-            queries.query_digest
-        from weeks
-        inner join queries
-            on {{ columns_match(['account_id', 'marketplace_id', 'period_start'], 'weeks', 'queries') }}
-        cross join unnest(array['monthly_summary', 'quarterly_summary']) as summaries (model_name)
+        select queries.*
+        from queries
+        inner join weeks
+            on {{ columns_match(['account_id', 'marketplace_id', 'period_start'], 'queries', 'weeks') }}
         where weeks.queries <= {{ var('most_changed_queries') }}
-        {%- if marts() %}
-        union all
-        select
-            marts.model_name,
-            weeks.account_id,
-            weeks.marketplace_id,
-            weeks.period_start,
-            cast(null as bytea) as query_digest
-        from weeks
-        cross join unnest(array['{{ marts() | map(attribute="name") | join("', '") }}']) as marts (model_name)
-        {%- endif %}
     )
 
-    insert into {{ source('sqp', 'changed_queries').include(database=false).render() }} (
+    insert into {{ changed_queries_table() }} (
         model_name, account_id, marketplace_id, period_start, query_digest
     )
-    select *
-    from changes
+    select
+        summaries.model_name,
+        changed.*
+    from changed
+    cross join unnest(array['{{ period_summaries() | map(attribute="name") | join("', '") }}']) as summaries (model_name)
+    {%- if marts() %}
+    union all
+    select
+        marts.model_name,
+        weeks.account_id,
+        weeks.marketplace_id,
+        weeks.period_start,
+        cast(null as bytea) as query_digest
+    from weeks
+    cross join unnest(array['{{ marts() | map(attribute="name") | join("', '") }}']) as marts (model_name)
+    {%- endif %}
 {%- endmacro %}

@@ -3,7 +3,7 @@
     {%- for node in period_summaries() + marts() -%}
         {%- set follower = node.schema ~ '.' ~ node.alias %}
             if to_regclass('{{ follower }}') is not null then
-                insert into {{ source('sqp', 'changed_queries').include(database=false).render() }} (
+                insert into {{ changed_queries_table() }} (
                     model_name, account_id, marketplace_id, period_start
                 )
                 select

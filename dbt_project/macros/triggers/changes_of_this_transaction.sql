@@ -1,6 +1,6 @@
 {% macro changes_of_this_transaction(summary, whole=none) -%}
     select *
-            from {{ source('sqp', 'changed_queries').include(database=false).render() }}
+            from {{ changed_queries_table() }}
             where
                 model_name = '{{ summary }}'
                 and noted_by = pg_current_xact_id()

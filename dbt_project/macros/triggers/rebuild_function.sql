@@ -44,7 +44,7 @@
             {%- endfor %}
             end if;
         end loop;
-        delete from {{ source('sqp', 'changed_queries').include(database=false).render() }}
+        delete from {{ changed_queries_table() }}
         where model_name = '{{ summary.name }}' and noted_by = pg_current_xact_id();
     end;
     $function$;

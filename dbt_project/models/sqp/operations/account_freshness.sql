@@ -39,11 +39,9 @@ deliveries as (
     group by account_id, marketplace_id
 ),
 
-latest as (
+held as (
     select
-        deliveries.*,
-        summaries.table_name,
-        summaries.stale_after_days,
+        *,
         (
             select min(weekly_summary.period_start)
             from weekly_summary
@@ -59,6 +57,14 @@ latest as (
                 and weekly_summary.marketplace_id = deliveries.marketplace_id
         ) as last_week
     from deliveries
+),
+
+latest as (
+    select
+        held.*,
+        summaries.table_name,
+        summaries.stale_after_days
+    from held
     cross join summaries
 ),
 

@@ -3,7 +3,6 @@
 
 {{
     config(
-        unique_key=['account_id', 'marketplace_id', 'query_digest', 'asin', 'period_start'],
         cluster_by=['account_id', 'marketplace_id', 'asin'],
         post_hook="{{ forget_changed_queries() }}",
         meta={

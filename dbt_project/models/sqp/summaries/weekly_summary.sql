@@ -1,5 +1,6 @@
 {{
     config(
+        unique_key=['account_id', 'period_start', 'marketplace_id', 'asin', 'query_digest'],
         cluster_by=['account_id', 'marketplace_id', 'asin'],
         indexes=[
             {'columns': ['account_id', 'period_start', 'marketplace_id', 'asin', 'query_digest'], 'unique': true},
