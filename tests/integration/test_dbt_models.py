@@ -658,6 +658,75 @@ def test_freshness_and_sync_status(landing: Landing, dbt: Dbt) -> None:
     assert weekly["last_change_at"] == weekly["last_success_at"] < weekly["last_attempt_at"]
 
 
+def test_each_account_shows_how_fresh_and_how_complete_it_is(landing: Landing, dbt: Dbt) -> None:
+    today = datetime.now(UTC).date()
+    sunday = today - timedelta(days=(today.weekday() + 1) % 7 + 21)
+    rows, globex = [query("red shoe")], {"account": "globex", "marketplace": UK}
+    for about in (
+        week(sunday - timedelta(weeks=4), RED),
+        week(sunday, RED),
+        week(sunday - timedelta(weeks=1), RED, **globex),
+        week(sunday - timedelta(weeks=1), BLUE, **globex),
+        week(sunday, RED, **globex),
+    ):
+        landing.deliver(about, rows)
+    landing.deliver(week(sunday, BLUE, **globex), rows, held=True)
+    landing.deliver(week(sunday, RED, account="held"), rows, held=True)
+    dbt("run", "--select", *MODELS[1:], "account_freshness", "week_gaps", "incomplete_weeks")
+
+    loads = landing.connection.execute(
+        "select account_id, max(loaded_at),"
+        " max(loaded_at) filter (where slice_status = 'accepted'), max(accepted_at)"
+        " from landing.sqp_slices group by account_id"
+    ).fetchall()
+    fresh = {
+        (row["account_id"], row["table_name"]): row
+        for row in rows_of(landing, "sqp.account_freshness")
+    }
+    assert len(fresh) == 3 * len(loads) == 9
+    for account, attempt, success, change in loads:
+        first = sunday - timedelta(weeks={"acme": 4, "globex": 1}.get(account, 0))
+        for table, period, days in zip(
+            SUMMARIES, ("week", "month", "quarter"), (14, 45, 106), strict=True
+        ):
+            row = fresh[account, table]
+            times = (row["last_attempt_at"], row["last_success_at"], row["last_change_at"])
+            assert times == (attempt, success, change)
+            if account == "held":
+                assert (row["first_period"], row["latest_period"], row["days_old"]) == (None,) * 3
+                assert row["is_stale"]
+                assert row["is_due"]
+                continue
+            if period == "week":
+                assert row["first_period"] == first
+                assert row["latest_period"] == sunday + timedelta(days=6)
+            else:
+                assert row["first_period"] == first_day(first, period)
+                assert row["latest_period"] == last_day(sunday, period)
+            age = (today - row["latest_period"]).days
+            assert (row["days_old"], row["is_stale"]) == (max(age, 0), age > days)
+            assert not row["is_due"]
+            assert row["next_sync_due"] == success + timedelta(days=1)
+
+    assert [
+        (
+            row["account_id"],
+            row["missing_weeks"],
+            row["first_missing_week"],
+            row["last_missing_week"],
+        )
+        for row in rows_of(landing, "sqp.week_gaps")
+    ] == [("acme", 3, sunday - timedelta(weeks=3), sunday - timedelta(weeks=1))]
+    (incomplete,) = rows_of(landing, "sqp.incomplete_weeks")
+    assert {name: incomplete[name] for name in ("account_id", "period_start", "missing_asins")} == {
+        "account_id": "globex",
+        "period_start": sunday,
+        "missing_asins": 1,
+    }
+    assert (incomplete["delivered_asins"], incomplete["first_missing_asin"]) == (1, BLUE)
+    assert incomplete["is_overdue"]
+
+
 def test_quality_verdicts_say_what_newly_fails(landing: Landing, dbt: Dbt) -> None:
     dbt("run", "--select", "quality_verdicts")
 

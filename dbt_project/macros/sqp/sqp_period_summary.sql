@@ -83,7 +83,7 @@
             {{ weighted_mean('asin_median_cart_add_price', 'cart_adds') }} as own_median_cart_add_price,
             {{ weighted_mean('asin_median_purchase_price', 'total_purchases') }} as own_median_purchase_price,
             {%- if period == 'quarter' %}
-            cast(count(distinct extract(month from week_start)) as integer) as active_months,
+            {{ distinct_months('week_start') }} as active_months,
             {%- endif %}
             cast(count(*) as integer) as active_weeks
         from (
