@@ -1,4 +1,4 @@
-"""`warehouse connect amazon` and `warehouse refresh-tokens`: logins and their tokens."""
+"""`warehouse connect amazon`, `refresh-tokens` and `sync-accounts`: logins and what they see."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 
 from flows import console
 from flows.commands.options import AsJson, examples
+from flows.vocabulary.accounts import AccountSyncType
 
 connecting = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -19,6 +20,14 @@ def register(app: typer.Typer) -> None:
         "refresh-tokens",
         epilog=examples("warehouse refresh-tokens", "warehouse refresh-tokens --retry --json"),
     )(refresh_tokens)
+    app.command(
+        "sync-accounts",
+        epilog=examples(
+            "warehouse sync-accounts",
+            "warehouse sync-accounts --connection 'agency login' --json",
+            "warehouse sync-accounts --type scheduled  # those that are due",
+        ),
+    )(sync_accounts)
 
 
 @connecting.command(
@@ -91,4 +100,56 @@ def refresh_tokens(
                 for token in report.tokens
             ],
         )
+    raise typer.Exit(report.exit_code)
+
+
+def sync_accounts(
+    connection: Annotated[
+        str | None, typer.Option(help="This connection only, by name or id.")
+    ] = None,
+    sync_type: Annotated[
+        AccountSyncType, typer.Option("--type", help="Who asks; `scheduled` syncs what is due.")
+    ] = AccountSyncType.MANUAL,
+    accept_shrink: Annotated[
+        bool,
+        typer.Option("--accept-shrink", help="Store the list also if more than half are gone."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the accounts of all connections up to date: sponsored ads, DSP and AMC.
+
+    Exit status 3 if something could not be read, 1 if nothing could, 75 if a sync is at work.
+    """
+    from flows.warehouse.ready import ensure_ready
+
+    ensure_ready()
+    from flows.sync_accounts import sync_accounts as run
+
+    report = run(connection, sync_type, accept_shrink)
+    if as_json:
+        console.say_json(report.as_dict())
+        raise typer.Exit(report.exit_code)
+    console.say_table(
+        ("connection", "tenant", "status", "found", "new", "changed", "gone", "left", "requests"),
+        [
+            (
+                each.connection,
+                each.tenant,
+                each.status,
+                each.counts.found,
+                each.counts.new,
+                each.counts.changed,
+                each.counts.disconnected,
+                each.counts.failed,
+                each.requests,
+            )
+            for each in report.connections
+        ],
+    )
+    for each in report.connections:
+        for problem in each.problems:
+            console.say(f"{each.connection}: {problem['what']}: {problem['why']}", style="red")
+            console.say(f"  next: {problem['next_step']}")
+        for text in each.notes:
+            console.note(f"{each.connection}: {text}")
     raise typer.Exit(report.exit_code)

@@ -283,7 +283,7 @@ def look_after(
 
 
 class TokenKeeper:
-    """The access token of a connection for as long as a sync runs."""
+    """The access token of a connection for as long as a sync runs; it is asked for in vain once."""
 
     def __init__(
         self, connection_id: UUID, box: SecretBox, client: Client, patience: Patience
@@ -294,6 +294,7 @@ class TokenKeeper:
         self._patience = patience
         self._one_at_a_time = asyncio.Lock()
         self._held: Held | None = None
+        self._failed: WarehouseError | None = None
 
     def begin(self, connection: psycopg.Connection[Any]) -> None:
         """Take the stored token if it is good, on a connection that is there anyway.
@@ -325,14 +326,20 @@ class TokenKeeper:
             held = self._held
             if held and held.is_good() and held.access_token.get_secret_value() != refused:
                 return
-            _, self._held = await asyncio.to_thread(
-                look_after,
-                self._connection_id,
-                self._box,
-                self._client,
-                self._patience,
-                refused=refused,
-            )
+            if self._failed is not None:
+                raise self._failed
+            try:
+                _, self._held = await asyncio.to_thread(
+                    look_after,
+                    self._connection_id,
+                    self._box,
+                    self._client,
+                    self._patience,
+                    refused=refused,
+                )
+            except WarehouseError as error:
+                self._failed = error
+                raise
 
 
 async def _ask(

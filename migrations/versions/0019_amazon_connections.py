@@ -1,12 +1,6 @@
 """A connection to Amazon: tokens of a login, whose accounts are found by a sync."""
 
-from migrations.operations import (
-    ConcurrentIndex,
-    create_concurrently,
-    roll_back,
-    run_as_owner,
-    run_sql,
-)
+from migrations.operations import roll_back, run_as_owner, run_sql
 
 revision = "0019"
 down_revision = "0018"
@@ -34,6 +28,7 @@ alter table app.user_accounts
     add constraint user_accounts_of_a_connection_of_the_user
         foreign key (connection_id, user_id) references app.oauth_tokens (id, user_id)
         on update cascade on delete set null (connection_id);
+create index idx_user_accounts_connection on app.user_accounts (connection_id, user_id);
 """
 
 # Row security is forced for the owner of the tables as well, so that this role would find no rows.
@@ -45,10 +40,6 @@ from app.oauth_tokens
 where oauth_tokens.user_account_id = user_accounts.id and oauth_tokens.is_active;
 set local role none;
 """
-
-CONNECTION_INDEX = ConcurrentIndex(
-    "app.user_accounts", "idx_user_accounts_connection", "connection_id, user_id"
-)
 
 DOWNGRADE = """
 alter table app.user_accounts drop column connection_id;
@@ -68,8 +59,7 @@ alter table app.oauth_tokens
 def upgrade() -> None:
     run_as_owner(UPGRADE)
     run_sql(BACKFILL)
-    create_concurrently(CONNECTION_INDEX)
 
 
 def downgrade() -> None:
-    roll_back(CONNECTION_INDEX.drop + DOWNGRADE)
+    roll_back(DOWNGRADE)
