@@ -134,6 +134,16 @@ class Shop:
         ]
 
 
+def files_with_canary(*folders: Path) -> list[str]:
+    """Every file below the folders that shows a canary: logs, artifacts, Prefect's database."""
+    return [
+        str(path)
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and CANARY.encode() in path.read_bytes()
+    ]
+
+
 def get_now(seconds: float = 0) -> Any:
     from datetime import UTC, datetime, timedelta
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +33,13 @@ from tests.apis.worlds import (
     instance,
 )
 from tests.conftest import RunCli
-from tests.integration.amazon_warehouse import Shop, get_now, open_shop, shop
+from tests.integration.amazon_warehouse import (
+    Shop,
+    files_with_canary,
+    get_now,
+    open_shop,
+    shop,
+)
 
 __all__ = ["open_shop", "shop"]
 
@@ -506,8 +513,12 @@ def test_death_at_any_step_and_one_rerun_is_one_clean_run(
 
 
 def test_the_command_says_what_is_what_and_nothing_secret(
-    shop: Shop, run_cli: RunCli, prefect_server: str
+    shop: Shop,
+    run_cli: RunCli,
+    prefect_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    """Nor in Prefect's database and log, the server's log, or anything else that is left behind."""
     shop.connect()
     shop.amazon.regions["EU"].always(PROFILES, faults.html)
     done = run_cli("sync-accounts")
@@ -521,5 +532,10 @@ def test_the_command_says_what_is_what_and_nothing_secret(
     assert done.returncode == ExitCode.DONE, done.stderr
     assert json.loads(done.stdout)["connections"][0]["status"] == "success"
     assert CANARY not in done.stdout + done.stderr
+    assert files_with_canary(tmp_path_factory.getbasetemp()) == []
+    if shop.database.is_socket:
+        logs = list(Path(shop.database.host).parent.rglob("server.log"))
+        assert logs
+        assert not any(CANARY.encode() in log.read_bytes() for log in logs)
     assert run_cli("sync-accounts", "--connection", "nobody").returncode == ExitCode.USAGE
     assert advertiser(0)["advertiserId"] == ADVERTISER
