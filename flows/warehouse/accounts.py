@@ -28,6 +28,8 @@ LOCK = "warehouse.sync_accounts."
 INTERVAL = timedelta(hours=1)
 """How often accounts are synced when all is well."""
 LONGEST_BACKOFF = timedelta(hours=6)
+LOSE_AT_MOST_A_SYNC = "set synchronous_commit = off"
+"""A server that crashes may forget the last sync, whole: the next one brings the same again."""
 MOST_DETAILS = 100
 """How many problems a log row spells out; all are counted."""
 
@@ -241,6 +243,7 @@ def account_sync(
         Busy: another sync of the connection is at work.
     """
     lock = f"{LOCK}{connection.id}"
+    session.execute(LOSE_AT_MOST_A_SYNC)
     row = session.execute(
         "select pg_try_advisory_lock(hashtextextended(%s, 0))", (lock,)
     ).fetchone()

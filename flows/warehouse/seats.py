@@ -24,6 +24,7 @@ from flows.vocabulary.dsp import SeatsSyncStatus
 from flows.warehouse.accounts import (
     ATTEMPT_FAILED,
     INTERVAL,
+    LOSE_AT_MOST_A_SYNC,
     HeldBack,
     backoff,
     record_volume,
@@ -287,6 +288,7 @@ def seat_sync(
         Busy: another sync of the account is at work.
     """
     lock = f"{LOCK}{account.id}"
+    session.execute(LOSE_AT_MOST_A_SYNC)
     row = session.execute(
         "select pg_try_advisory_lock(hashtextextended(%s, 0))", (lock,)
     ).fetchone()
