@@ -14,7 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import isolation, landing, main_job, migrations, partitions, summaries
+from benchmarks import (
+    accounts,
+    isolation,
+    landing,
+    main_job,
+    migrations,
+    partitions,
+    summaries,
+)
 from benchmarks.server import own_server
 from flows import console
 from flows.settings import quieten
@@ -22,7 +30,7 @@ from flows.settings import quieten
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
-PARTS = ("landing", "job", "schema", "summaries")
+PARTS = ("landing", "job", "schema", "summaries", "accounts")
 
 
 def main() -> None:
@@ -79,6 +87,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[list[str]]:
     if arguments.part in (None, "summaries"):
         console.note(f"a week into summaries, after {summaries.SHORT} and {arguments.weeks} weeks")
         sections["summaries"] = [summaries_lines(summaries.run(arguments.weeks))]
+    if arguments.part in (None, "accounts"):
+        console.note(f"sync {accounts.SMALL:,} and {accounts.LARGE:,} accounts")
+        sections["accounts"] = [accounts_lines(accounts.run())]
     return [section for part in PARTS for section in sections.get(part, [])]
 
 
@@ -275,6 +286,31 @@ def summaries_lines(results: dict[str, Any]) -> list[str]:
         "The longest read of the current month while a new week came in took"
         f" {1000 * short['longest wait of a reader']:.0f} ms after {short['weeks']} weeks,"
         f" {1000 * long['longest wait of a reader']:.0f} ms after {long['weeks']}.",
+    ]
+
+
+def accounts_lines(results: dict[str, Any]) -> list[str]:
+    """Syncs of accounts as a Markdown table."""
+    return [
+        "## Accounts, against the requests that nobody can avoid",
+        "",
+        f"`sync-accounts` against local servers that take {1000 * accounts.LATENCY:.0f} ms for each"
+        " answer: the flow's body, without the start of Python and Prefect. *Unavoidable* is the"
+        " longest sequence of requests of which each needs the answer before it, sent by a bare"
+        " httpx client. *Database* is all time of an unchanged sync that is not spent between the"
+        " first request and the last answer.",
+        "",
+        "| accounts | requests | unavoidable s | first sync s | unchanged sync s | of unavoidable"
+        " | database s | of the sync | peak MB | grown MB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {each['accounts']:,} | {each['requests']} | {each['bare_s']:.3f}"
+            f" | {each['first_s']:.2f} | {each['unchanged_s']:.3f}"
+            f" | {each['unchanged_s'] / each['bare_s']:.2f} | {each['database_s']:.3f}"
+            f" | {100 * each['database_s'] / each['unchanged_s']:.1f} %"
+            f" | {each['peak_mb']:.0f} | {each['grown_mb']:.0f} |"
+            for each in results.values()
+        ),
     ]
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import console
-from flows.commands import alerts, backup, coverage, metrics, secrets, upkeep
+from flows.commands import alerts, amazon, backup, coverage, metrics, seats, secrets, upkeep
 from flows.commands.options import AsJson, examples
 from flows.errors import ExitCode, UsageError, WarehouseError
 
@@ -253,7 +253,7 @@ def ask(question: str) -> None:
         raise UsageError("nothing was done", "the answer was not yes", "answer y, or add --yes")
 
 
-for commands in (backup, secrets, upkeep, coverage, metrics, alerts):
+for commands in (backup, secrets, upkeep, coverage, metrics, alerts, amazon, seats):
     commands.register(app)
 
 

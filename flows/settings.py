@@ -6,11 +6,22 @@ import getpass
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from flows.clients.patience import Patience
 from flows.errors import UsageError
+from flows.vocabulary.amc import ApiRegion
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,6 +63,19 @@ class Connection(BaseModel):
         }
 
 
+def _safe_url(url: str) -> str:
+    """Refuse an address over which a token would travel in the clear."""
+    parts = urlsplit(url)
+    is_loopback = parts.hostname in ("127.0.0.1", "::1", "localhost")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback):
+        raise ValueError("it must begin with https:// (or http:// on this machine)")
+    return url.rstrip("/")
+
+
+SafeUrl = Annotated[str, AfterValidator(_safe_url)]
+"""An address that credentials may be sent to."""
+
+
 class Settings(BaseSettings):
     """Every setting of the project, from the environment and `.env`.
 
@@ -84,6 +108,35 @@ class Settings(BaseSettings):
     warehouse_secret_keys_file: Path | None = Field(
         default=None,
         description="The file with these keys, one a line; else `secret.keys` in the home.",
+    )
+
+    amazon_client_id: str | None = Field(
+        default=None, description="Your client of Login with Amazon, for the Ads API."
+    )
+    amazon_client_secret: SecretStr | None = Field(default=None, description="Its secret.")
+    amazon_token_url: SafeUrl = Field(
+        default="https://api.amazon.com", description="Where tokens come from: scheme and host."
+    )
+    amazon_authorise_url: SafeUrl = Field(
+        default="https://www.amazon.com/ap/oa", description="Where a person consents."
+    )
+    amazon_ads_hosts: dict[ApiRegion, SafeUrl] = Field(
+        default={
+            ApiRegion.NORTH_AMERICA: "https://advertising-api.amazon.com",
+            ApiRegion.EUROPE: "https://advertising-api-eu.amazon.com",
+            ApiRegion.FAR_EAST: "https://advertising-api-fe.amazon.com",
+        },
+        description="Scheme and host of the Ads API in each region, as JSON.",
+    )
+    amazon_redirect_port: int = Field(
+        default=8765,
+        ge=0,
+        le=65535,
+        description="The port of http://localhost that Amazon sends the browser back to; the"
+        " address must be among your client's allowed return URLs.",
+    )
+    amazon_patience: Patience = Field(
+        default=Patience(), description="Time limits, retries and caps of requests, as JSON."
     )
 
     lease_seconds: int = Field(

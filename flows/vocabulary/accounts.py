@@ -69,12 +69,20 @@ class AccountSyncStatus(StrEnum):
     FAILED = "failed"
 
 
+class ConnectionStatus(StrEnum):
+    """Whether Amazon still takes the refresh token of a connection."""
+
+    CONNECTED = "connected"
+    NEEDS_REAUTHORISATION = "needs_reauthorisation"
+
+
 LISTS: dict[str, type[StrEnum]] = {
     "app.users.role": UserRole,
     "app.users.subscription_tier": SubscriptionTier,
     "app.user_accounts.account_type": AccountType,
     "app.user_accounts.status": AccountStatus,
     "app.user_accounts.sync_status": AccountSyncState,
+    "app.oauth_tokens.connection_status": ConnectionStatus,
     "app.account_sync_history.sync_type": AccountSyncType,
     "app.account_sync_history.sync_status": AccountSyncStatus,
 }

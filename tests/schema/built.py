@@ -48,6 +48,7 @@ def built(
                 plant(connection, tenant, guest)
             dbt("seed")
             dbt("run")
+            dbt("snapshot")
             yield connection
     get_settings.cache_clear()
     drop_database(server, database.database)
@@ -60,9 +61,10 @@ def manifest(dbt: Dbt) -> dict[str, Any]:
 
 
 def declared(dbt: Dbt) -> dict[str, dict[str, Any]]:
-    """Every source, model and seed of the manifest, by schema and name."""
+    """Every source, model, seed and snapshot of the manifest, by schema and name."""
     read = manifest(dbt)
-    nodes = [node for node in read["nodes"].values() if node["resource_type"] in ("model", "seed")]
+    built_kinds = ("model", "seed", "snapshot")
+    nodes = [node for node in read["nodes"].values() if node["resource_type"] in built_kinds]
     return {f"{node['schema']}.{node['alias']}": node for node in nodes} | {
         f"{node['schema']}.{node['identifier']}": node for node in read["sources"].values()
     }

@@ -37,8 +37,11 @@ ROWS = {
         "|| '@example.com', 'x', %(mark)s, %(mark)s)"
     ),
     "app.user_accounts": (
-        "(id, user_id, account_name, amazon_account_id, account_type, status) values "
-        "(%(account)s, %(user)s, %(mark)s, %(number)s, 'dsp', 'active')"
+        "(id, user_id, account_name, amazon_account_id, account_type, status, entity_id, metadata) "
+        "values (%(account)s, %(user)s, %(mark)s, %(number)s, 'dsp', 'active', %(mark)s, '{}'), "
+        "(%(ads_account)s, %(user)s, %(mark)s, %(mark)s, 'advertising', 'active', null, "
+        "jsonb_build_object('marketplaces', jsonb_build_array(jsonb_build_object("
+        "'country_code', 'US', 'entity_id', %(mark)s::text))))"
     ),
     "app.oauth_tokens": (
         "(user_id, user_account_id, access_token, refresh_token, key_id, expires_at, scope) "
@@ -188,8 +191,8 @@ def plant(connection: psycopg.Connection, tenant: Tenant, guest: UUID) -> None:
         connection: of a role that row security does not bind.
     """
     things = (
-        "account amc instance workflow execution seats_sync asset ad campaign report dashboard"
-        " collection week"
+        "account ads_account amc instance workflow execution seats_sync asset ad campaign report"
+        " dashboard collection week"
     )
     values = {thing: tenant.id(thing) for thing in things.split()} | {
         "user": tenant.user_id,

@@ -1,0 +1,1 @@
+"""Local servers that speak the published schemas of the remote APIs, faults included."""
