@@ -52,6 +52,11 @@ class Engine:
     def asked(self) -> list[str]:
         return self._call("/_asked", None)
 
+    def statements(self) -> list[dict[str, Any]]:
+        """Every query job so far: its `sql`, `labels` and `maximum_bytes_billed`."""
+        found: list[dict[str, Any]] = self._call("/_statements", None)
+        return found
+
     def _call(self, path: str, body: bytes | None) -> Any:
         request = urllib.request.Request(self.endpoint + path, body)
         with urllib.request.urlopen(request, timeout=10) as answer:

@@ -5,12 +5,13 @@ JSON, its two ports, once it serves. What is added:
 
 - a job of CREATE TABLE AS tells its destination table, which dbt-bigquery asks for;
 - `SET (a, b) = (SELECT AS STRUCT …)`;
-- copies between partitions, `table$20261001`;
+- copies and loads into partitions, `table$202610`;
 - bytes: a query costs eight for each cell of the tables that it names, a dry run says so, and
   `maximumBytesBilled` is obeyed;
 - a table's change time moves with its rows;
 - its extensions are found without a network;
-- faults on demand, `POST /_faults`, and what was asked for, `GET /_asked`.
+- faults on demand, `POST /_faults`, what was asked for, `GET /_asked`, and the SQL of
+  every job, `GET /_statements`.
 """
 
 import json
@@ -64,7 +65,11 @@ def bridge_destination_of_create_table_as() -> None:
 
     def execute(*args, **kwargs):
         statistics, children, destination = plain(*args, **kwargs)
-        made = [each.ddlTargetTable for each in [*children, statistics] if each.ddlTargetTable]
+        made = [
+            each.ddlTargetTable
+            for each in [*children, statistics]
+            if each.ddlTargetTable and each.statementType == "CREATE_TABLE_AS_SELECT"
+        ]
         return statistics, children, destination or (made[-1] if made else None)
 
     query.execute = execute
@@ -133,6 +138,29 @@ def bridge_copies_of_partitions() -> None:
         return copy.JobStatistics5(copiedRows="0", copiedLogicalBytes="0")
 
     runner.HANDLERS["copy"] = run
+
+
+def bridge_loads_of_partitions() -> None:
+    plain = runner.HANDLERS["load"]
+
+    def run(cur, config, upload):
+        decorated = PARTITION.fullmatch(config.destinationTable.tableId)
+        if not decorated:
+            return plain(cur, config, upload)
+        part = config.destinationTable.replace(tableId=f"part_of_{decorated['table']}")
+        done = plain(cur, config.replace(destinationTable=part), upload)
+        copies = copy.JobConfigurationTableCopy.model_validate(
+            {
+                "sourceTable": part,
+                "destinationTable": config.destinationTable,
+                "writeDisposition": "WRITE_TRUNCATE",
+            }
+        )
+        runner.HANDLERS["copy"](cur, copies, None)
+        tables.delete(*tables.reference(part))
+        return done
+
+    runner.HANDLERS["load"] = run
 
 
 def bridge_bytes() -> None:
@@ -225,6 +253,21 @@ class Faults:
 
 def bridge_faults() -> None:
     faults = Faults()
+    statements: list[dict] = []
+    plain_submit = runner.submit
+
+    def submit(project_id, job_id, configuration, upload=None):
+        if configuration.query and not configuration.dryRun:
+            statements.append(
+                {
+                    "sql": configuration.query.query,
+                    "labels": dict(configuration.labels or {}),
+                    "maximum_bytes_billed": configuration.query.maximumBytesBilled,
+                }
+            )
+        return plain_submit(project_id, job_id, configuration, upload)
+
+    runner.submit = submit
 
     @app.middleware("http")
     async def fail(request: Request, call_next):
@@ -232,6 +275,8 @@ def bridge_faults() -> None:
             faults.planned = await request.json()
             faults.asked = []
             return JSONResponse({})
+        if request.url.path == "/_statements":
+            return JSONResponse(statements)
         if request.url.path == "/_asked":
             return JSONResponse(faults.asked)
         fault = faults.take(f"{request.method} {request.url.path}")
@@ -282,6 +327,7 @@ def main() -> None:
     bridge_destination_of_create_table_as()
     bridge_set_of_a_struct()
     bridge_copies_of_partitions()
+    bridge_loads_of_partitions()
     bridge_bytes()
     bridge_change_times()
     bridge_faults()
