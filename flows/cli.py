@@ -281,7 +281,7 @@ def ask(question: str) -> None:
         raise UsageError("nothing was done", "the answer was not yes", "answer y, or add --yes")
 
 
-for commands in (backup, secrets, upkeep, coverage, metrics, alerts):
+for commands in (backup, secrets, upkeep, coverage, metrics, alerts, bigquery):
     commands.register(app)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.bigquery.engine import Engine, running_engine
+from tests.bigquery.engine import Engine, engine_or_skip
 
 SMALL_STREAMS = "40"
 """Rows from which on the engine offers another stream."""
@@ -15,5 +15,5 @@ SMALL_STREAMS = "40"
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
     """The local engine that stands in for BigQuery; skips where it cannot be had."""
-    with running_engine([SMALL_STREAMS]) as running:
+    with engine_or_skip(SMALL_STREAMS) as running:
         yield running

@@ -8,13 +8,12 @@ import shutil
 import subprocess
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
@@ -26,6 +25,10 @@ FILES = ("--requirement", REQUIREMENTS, "--override", OVERRIDES)
 ENVIRONMENT = PROJECT_ROOT / ".tools" / "bigquery-engine"
 PROJECT, DATASET = "warehouse-test", "seller"
 OLDEST = (3, 13)
+
+
+class EngineMissing(Exception):
+    """The engine cannot be had on this machine; says why."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def find_python() -> str | None:
 
 
 def environment() -> Path:
-    """The engine's Python, installed when it is first asked for; skips where it cannot be had."""
+    """The engine's Python, installed when it is first asked for."""
     python = ENVIRONMENT / "bin" / "python"
     stamp = ENVIRONMENT / ".installed"
     wanted = REQUIREMENTS.read_text() + OVERRIDES.read_text()
@@ -98,10 +101,12 @@ def environment() -> Path:
         return python
     base = find_python()
     if base is None:
-        pytest.skip("the local engine of BigQuery needs Python 3.13, and there is none here")
+        raise EngineMissing(
+            "the local engine of BigQuery needs Python 3.13, and there is none here"
+        )
     uv = next((PROJECT_ROOT / ".tools").glob("uv-*/bin/uv"), None) or shutil.which("uv")
     if uv is None:
-        pytest.skip("the local engine of BigQuery is installed with uv: run `make test`")
+        raise EngineMissing("the local engine of BigQuery is installed with uv: run `make test`")
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     commands = (
         [uv, "venv", "--quiet", "--python", base, ENVIRONMENT],
@@ -110,13 +115,28 @@ def environment() -> Path:
     for command in commands:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if ran.returncode:
-            pytest.skip(f"the local engine of BigQuery cannot be installed: {ran.stderr[-300:]}")
+            raise EngineMissing(
+                f"the local engine of BigQuery cannot be installed: {ran.stderr[-300:]}"
+            )
     stamp.write_text(wanted)
     return python
 
 
 @contextmanager
-def running_engine(arguments: Sequence[str] = ()) -> Iterator[Engine]:
+def engine_or_skip(*arguments: str) -> Iterator[Engine]:
+    """A running engine for tests, which are skipped where it cannot be had."""
+    import pytest
+
+    try:
+        environment()
+    except EngineMissing as error:
+        pytest.skip(str(error))
+    with running_engine(*arguments) as engine:
+        yield engine
+
+
+@contextmanager
+def running_engine(*arguments: str) -> Iterator[Engine]:
     """An empty engine on ports that the kernel chose, stopped at the end."""
     python = environment()
     folder = Path(tempfile.mkdtemp(prefix="wh-bigquery-"))
@@ -132,7 +152,8 @@ def running_engine(arguments: Sequence[str] = ()) -> Iterator[Engine]:
         assert process.stdout is not None
         said = process.stdout.readline()
         if not said:
-            pytest.fail("the engine did not start:\n" + (folder / "engine.log").read_text()[-2000:])
+            log_text = (folder / "engine.log").read_text()
+            raise RuntimeError(f"the engine did not start:\n{log_text[-2000:]}")
         ports = json.loads(said)
         yield Engine(f"http://127.0.0.1:{ports['http']}", f"127.0.0.1:{ports['grpc']}")
     finally:

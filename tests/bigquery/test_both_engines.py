@@ -26,7 +26,7 @@ from flows.settings import PROJECT_ROOT, Connection, get_settings
 from flows.sources.bigquery_client import connect_bigquery
 from flows.warehouse.bigquery_tables import SMALL_SUMMARIES, publish_landing, publish_summaries
 from flows.warehouse.migrate import settle_database
-from tests.bigquery.engine import PROJECT, Engine, running_engine
+from tests.bigquery.engine import PROJECT, Engine, engine_or_skip
 from tests.conftest import drop_database, execute, use_database
 from tests.integration.landing_rows import Landing, Row, week
 from tests.integration.test_marts import ASINS, LAST_WEEK, WEEKS, delivered, history
@@ -132,7 +132,7 @@ def built(
     """Three rounds: history; late, restated, emptied and a whole month gone; and one thing more."""
     postgres = server.model_copy(update={"database": f"{template}_both"})
     names = sql.Identifier(postgres.database), sql.Identifier(template)
-    with running_engine() as engine, pytest.MonkeyPatch.context() as patch:
+    with engine_or_skip() as engine, pytest.MonkeyPatch.context() as patch:
         execute(server, sql.SQL("create database {} template {}").format(*names))
         try:
             use_database(patch, postgres)
@@ -265,7 +265,7 @@ RULES = {
     r"\bon\s+(?!false\b)[^;]*?when\s+not\s+matched\s+by\s+source": (
         "a merge that looks for missing rows by key reads the whole table: partitions are replaced"
     ),
-    r"create\s+(?:or\s+replace\s+)?table[^;]*?partition\s+by\s+(?:timestamp_trunc|datetime_trunc)": (
+    r"create\s+(?:or\s+replace\s+)?table[^;]*?partition\s+by\s+(?:timestamp|datetime)_trunc": (
         "the period is a DATE: `partition by date_trunc(…, month)` prunes by it"
     ),
     r"\bgenerate_series\b|\bilike\b|\bdistinct\s+on\b|::": "PostgreSQL's own, which BigQuery lacks",
