@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import isolation, landing, main_job, migrations, partitions, summaries
+from benchmarks import bigquery, isolation, landing, main_job, migrations, partitions, summaries
 from benchmarks.server import own_server
 from flows import console
 from flows.settings import quieten
@@ -22,7 +22,7 @@ from flows.settings import quieten
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
-PARTS = ("landing", "job", "schema", "summaries")
+PARTS = ("landing", "job", "schema", "summaries", "bigquery")
 
 
 def main() -> None:
@@ -39,6 +39,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--weeks", type=int, default=summaries.LONG, help="weeks of the long history of summaries"
+    )
+    parser.add_argument(
+        "--bigquery-rows", type=int, default=1_000_000, help="rows of the table in BigQuery"
     )
     arguments = parser.parse_args()
     quieten()
@@ -79,6 +82,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[list[str]]:
     if arguments.part in (None, "summaries"):
         console.note(f"a week into summaries, after {summaries.SHORT} and {arguments.weeks} weeks")
         sections["summaries"] = [summaries_lines(summaries.run(arguments.weeks))]
+    if arguments.part in (None, "bigquery"):
+        console.note(f"{arguments.bigquery_rows:,} rows out of BigQuery")
+        sections["bigquery"] = [bigquery.lines(bigquery.run(folder, arguments.bigquery_rows))]
     return [section for part in PARTS for section in sections.get(part, [])]
 
 

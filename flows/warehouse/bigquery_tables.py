@@ -139,14 +139,15 @@ def publish_summaries(
 def _replace(connection: Connection, name: str, rows: pa.Table) -> Published:
     table = sql.Identifier("sqp", name)
     with connection.transaction():
-        columns = [column.name for column in _columns(connection, f"sqp.{name}")]
+        layout = _columns(connection, f"sqp.{name}")
+        columns = [column.name for column in layout]
         connection.execute(
             sql.SQL("create temporary table published (like {}) on commit drop").format(table)
         )
         compared = [column for column in columns if column != "updated_at"]
         came = sql.SQL(", ").join(sql.Identifier("came", column) for column in compared)
         held = sql.SQL(", ").join(sql.Identifier("held", column) for column in compared)
-        copy_into(connection, sql.Identifier("published"), _typed(rows, columns))
+        copy_into(connection, sql.Identifier("published"), _typed(rows, layout))
         gone = connection.execute(
             sql.SQL(
                 "delete from {table} as held where not exists (select from published as came"
@@ -168,15 +169,20 @@ def _replace(connection: Connection, name: str, rows: pa.Table) -> Published:
     return Published(f"sqp.{name}", rows.num_rows, gone + new)
 
 
-def _typed(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """The rows in the table's order; whole and decimal numbers as pgpq takes them."""
-    arrays = []
-    for name in columns:
-        column = rows.column(name)
-        if pa.types.is_decimal(column.type):
-            column = column.cast(pa.decimal128(38, 9))
-        arrays.append(column)
-    return pa.table(arrays, names=list(columns))
+ARROW = {"integer": pa.int32(), "bigint": pa.int64(), "numeric": pa.decimal128(38, 9)}
+"""What binary COPY takes for Postgres's numbers; all else comes as it is needed."""
+
+
+def _typed(rows: pa.Table, layout: Sequence[Column]) -> pa.Table:
+    """The rows in the table's order and with its types."""
+    columns = [rows.column(column.name) for column in layout]
+    return pa.table(
+        [
+            values.cast(ARROW.get(column.kind, values.type))
+            for column, values in zip(layout, columns, strict=True)
+        ],
+        names=[column.name for column in layout],
+    )
 
 
 def _columns(connection: Connection, name: str) -> list[Column]:

@@ -48,6 +48,9 @@ _TOKEN = re.compile(
     r"|(?P<end>;)",
     re.DOTALL,
 )
+_ALIAS = re.compile(r"\bas\s+(?:bigint|integer)\b", re.IGNORECASE)
+"""BigQuery's other names of INT64, which the analyser alone does not know."""
+
 _DROP = re.compile(r"drop\s+(?:table|view)\s", re.IGNORECASE)
 
 
@@ -91,6 +94,7 @@ class GoogleSql:
 
     def _analyse(self, statement: str) -> None:
         statement = _PATH.sub(r"`\1.\2.\3`", statement)
+        statement = _ALIAS.sub("as int64", statement)
         if _DROP.match(statement.strip()):
             return
         catalog = CatalogBuilder("bigquery").with_builtin_functions(self._functions)
