@@ -34,12 +34,9 @@ from tests.integration.test_marts import ASINS, LAST_WEEK, WEEKS, delivered, his
 TOLERANCE = Decimal("1e-9")
 NOT_COMPARED = {"updated_at"}
 EMPTIED_MONTH = [start for start in WEEKS if (start.year, start.month) == (2025, 1)]
-SELECTED = (
-    "--select",
-    "+path:models/sqp/summaries",
-    "+path:models/sqp/marts",
-    "path:models/sqp/views",
-)
+TABLES = ("path:models/intermediate", "path:models/sqp/summaries", "path:models/sqp/marts")
+FIRST = ("--select", "+path:models/sqp/summaries", *TABLES, "path:models/sqp/views")
+AGAIN = ("--select", *TABLES)
 
 
 @dataclass
