@@ -56,9 +56,9 @@ def _one(engine: Engine, folder: Path, rows: int, *, storage: bool) -> dict[str,
         assert first["rows"] == rows, first
         if not storage:
             return first | {"alone_s": alone}
-        engine.sql(
+        engine.sql(  # noqa: S608 - a name of ours
             f"update `{TABLE}` set `ASIN Impression Count` = 0"
-            f" where `Date` = (select max(`Date`) from `{TABLE}`)"  # noqa: S608 - ours
+            f" where `Date` = (select max(`Date`) from `{TABLE}`)"
         )
         second = _sync()
         return {"alone_s": alone, "first": first, "one_week": second}
