@@ -56,8 +56,8 @@ def _one(engine: Engine, folder: Path, rows: int, *, storage: bool) -> dict[str,
         assert first["rows"] == rows, first
         if not storage:
             return first | {"alone_s": alone}
-        engine.sql(  # noqa: S608 - a name of ours
-            f"update `{TABLE}` set `ASIN Impression Count` = 0"
+        engine.sql(
+            f"update `{TABLE}` set `ASIN Impression Count` = 0"  # noqa: S608 - a name of ours
             f" where `Date` = (select max(`Date`) from `{TABLE}`)"
         )
         second = _sync()
