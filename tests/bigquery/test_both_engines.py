@@ -313,6 +313,12 @@ def test_summaries_replace_partitions_and_every_job_is_bounded_and_labelled(buil
     assert all(each["maximum_bytes_billed"] for each in sent_by_dbt)
 
 
+def test_the_documentation_of_bigquery_builds(built: Built) -> None:
+    built.dbt("bigquery", "docs", "generate")
+    catalog = json.loads((built.folder / "bigquery" / "catalog.json").read_text())
+    assert "model.warehouse.top_queries" in catalog["nodes"]
+
+
 def test_a_first_week_of_a_quarter_belongs_to_it_on_both(built: Built) -> None:
     assert date(2025, 3, 30) == LAST_WEEK
     rows = built.engine.sql(
