@@ -81,7 +81,8 @@ medians as (
     select
         {{ key | join(', ') }},
         max(weeks) as weeks,
-        {{ exact_average('case when 2 * place between weeks and weeks + 2 then share end') }} as median_share
+        {{ exact_average('case when 2 * place between weeks and weeks + 2 then share end') }}
+            as median_share
     from histories
     where weeks >= {{ var('anomaly_min_weeks') }}
     group by {{ key | join(', ') }}
