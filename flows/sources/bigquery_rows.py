@@ -124,7 +124,8 @@ def _stored(
                 max_stream_count=client.streams,
             )
     except BigQueryError as error:
-        if isinstance(error.__cause__, (exceptions.Forbidden, exceptions.MethodNotImplemented)):
+        not_allowed = (exceptions.Forbidden, exceptions.MethodNotImplemented)
+        if isinstance(error.__cause__, not_allowed) or "non-table" in error.why:
             log.warning(
                 "%s is read over REST, which is slower and costs a query: the Storage Read API"
                 " is not allowed (%s)",

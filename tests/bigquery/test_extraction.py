@@ -301,6 +301,11 @@ def test_rest_is_the_fallback_and_says_so(
     assert extract().metadata["read_through"] == "storage"
     assert in_force(warehouse) == over_rest
 
+    insert(engine, rows_of(asin(3), 0, 2))
+    of_a_view = "request failed: non-table entities cannot be read with the storage API"
+    engine.faults({"at": "CreateReadSession", "code": "INVALID_ARGUMENT", "message": of_a_view})
+    assert extract().metadata["read_through"] == "rest", "a view has no other way"
+
     monkeypatch.setenv("BIGQUERY_STORAGE_API", "false")
     get_settings.cache_clear()
     insert(engine, rows_of(asin(2), 0, 2))
