@@ -222,14 +222,14 @@ def reconcile(run: Run) -> None:
 
 
 def note_unreadable(run: Run, unreadable: list[UnreadableDelivery]) -> None:
-    """Write down which files could not be read, whatever becomes of the others."""
+    """Write down which files, or weeks of the table, stayed out, whatever becomes of the others."""
     if not unreadable:
         return
-    run.begin([SyncType.UNREADABLE], source="files that could not be read")
+    run.begin([SyncType.UNREADABLE], source="what could not be read or is held back")
     run.end(
         SyncType.UNREADABLE,
         SyncStatus.FAILED,
-        message=f"{len(unreadable)} files could not be read",
+        message=f"{len(unreadable)} could not be read or are held back",
         details={"reason": "unreadable", "files": [error.as_dict() for error in unreadable]},
     )
 
