@@ -288,7 +288,7 @@ RULES = [
         "create table t partition by date_trunc(period_start, day)",
     ),
 ]
-"""Rules over the SQL that no local engine enforces: each with its reason, and SQL that breaks it."""
+"""Rules over the SQL that no local engine enforces: each with its reason and SQL that breaks it."""
 
 
 def test_the_sql_keeps_the_rules_that_no_local_engine_knows(built: Built) -> None:
