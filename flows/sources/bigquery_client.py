@@ -7,6 +7,7 @@ key, a workload identity's configuration, a user's login), else the application 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,8 +149,17 @@ def _storage_client(settings: Settings, credentials: Any) -> BigQueryReadClient:
 
 
 @contextmanager
-def talking_to_bigquery(what: str) -> Iterator[None]:
-    """Turn what Google's libraries raise about `what` into an error with its next step."""
+def talking_to_bigquery(
+    what: str,
+    *,
+    if_missing: str = "check BIGQUERY_PROJECT, BIGQUERY_DATASET, BIGQUERY_TABLE and"
+    " BIGQUERY_LOCATION",
+) -> Iterator[None]:
+    """Turn what Google's libraries raise about `what` into an error with its next step.
+
+    Args:
+        if_missing: the next step where `what` is not there.
+    """
     try:
         yield
     except (
@@ -174,7 +184,7 @@ def talking_to_bigquery(what: str) -> Iterator[None]:
         raise BigQueryError(
             f"{what} is not there",
             _said(error),
-            "check BIGQUERY_PROJECT, BIGQUERY_DATASET, BIGQUERY_TABLE and BIGQUERY_LOCATION",
+            if_missing,
         ) from error
     except exceptions.TooManyRequests as error:
         raise _over_quota(what, error) from error
@@ -261,4 +271,5 @@ def _reasons(error: exceptions.GoogleAPICallError) -> set[str]:
 def _said(error: Exception) -> str:
     """What the service said, in one line and without the address that was asked."""
     told = getattr(error, "message", None) or str(error)
-    return " ".join(str(told).split())[:300] or type(error).__name__
+    plain = re.sub(r"^[A-Z]+ https?://\S+: ", "", " ".join(str(told).split()))
+    return plain[:300] or type(error).__name__

@@ -128,7 +128,8 @@ def publish_summaries(
     """
     done = []
     for name in names:
-        with talking_to_bigquery(f"sqp.{name}"):
+        build = "build it first: `uv run dbt build --project-dir dbt_project --target bigquery`"
+        with talking_to_bigquery(f"sqp.{name} in BigQuery", if_missing=build):
             query = f"select * from `{client.rest.project}.sqp.{name}`"  # noqa: S608 - ours
             job = client.rest.query(query, job_config=client.query_config(), retry=client.retry)
             arrow = job.result(retry=client.retry).to_arrow(bqstorage_client=client.storage)

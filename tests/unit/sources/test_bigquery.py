@@ -112,6 +112,17 @@ def test_what_google_raises_is_told_as_what_it_is(raised: Exception, what: str) 
         raise raised
 
 
+def test_what_is_told_holds_no_address_and_what_is_missing_has_its_own_next_step() -> None:
+    raised = exceptions.NotFound("GET https://host/v2/x?key=1: Not found: Table t")
+    with (
+        pytest.raises(BigQueryError) as caught,
+        talking_to_bigquery("p.d.t", if_missing="build it first"),
+    ):
+        raise raised
+    assert caught.value.why == "Not found: Table t"
+    assert caught.value.next_step == "build it first"
+
+
 def test_an_address_without_encryption_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("google.auth.default", lambda **_: pytest.fail("credentials were asked"))
     plain = {"bigquery_project": "p", "bigquery_dataset": "d"}
