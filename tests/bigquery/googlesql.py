@@ -6,6 +6,7 @@ Compiling the analyser takes long: its machine code is kept in `.tools`.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import re
 from collections.abc import Iterable, Mapping
@@ -70,6 +71,17 @@ class _Modules:
     from_file = staticmethod(_cached_module)
 
 
+def _write_bytes(self: Any, ptr: int, data: bytes) -> None:
+    ctypes.memmove(ctypes.addressof(self.memory.data_ptr().contents) + ptr, data, len(data))
+
+
+def _read_bytes(self: Any, ptr: int, size: int) -> bytes:
+    return ctypes.string_at(ctypes.addressof(self.memory.data_ptr().contents) + ptr, size)
+
+
+# Its own copy byte by byte, in Python.
+wasm_client.WasmClient.write_bytes = _write_bytes
+wasm_client.WasmClient.read_bytes = _read_bytes
 wasm_client.Module = _Modules
 
 

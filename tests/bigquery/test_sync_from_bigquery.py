@@ -67,7 +67,8 @@ def test_a_sync_that_is_killed_is_made_good_by_the_next_and_losses_are_held_back
             engine,
             f"delete from {{table}} where `Date` = '{weeks[1]}' and `Search Query` > 'query 2'",
         )
-        change(engine, f"update {{table}} set `ASIN Click Count` = 3 where `Date` = '{weeks[0]}'")
+        clicks = "`ASIN Click Count` = 3, `ASIN Click Share` = round(300 / `Total Click Count`, 2)"
+        change(engine, f"update {{table}} set {clicks} where `Date` = '{weeks[0]}'")
         held = run_cli(*sync)
         assert held.returncode == 3, held.stderr
         [told] = json.loads(held.stdout)["unreadable"]
@@ -78,7 +79,7 @@ def test_a_sync_that_is_killed_is_made_good_by_the_next_and_losses_are_held_back
             ).fetchall()
         )
         assert sums == dict.fromkeys(weeks, 20)
-        clicks = connection.execute(
+        summed = connection.execute(
             "select sum(total_clicks) from sqp.weekly_summary where period_start = %s", (weeks[0],)
         ).fetchone()
-        assert clicks == (60,), "the other weeks went on"
+        assert summed == (60,), "the other weeks went on"
