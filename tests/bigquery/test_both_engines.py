@@ -252,7 +252,7 @@ def test_the_analyser_accepts_every_statement_that_dbt_sent(built: Built) -> Non
     sources[f"{PROJECT}.sqp.marketplaces"] = {e.name: KINDS[e.field_type] for e in marketplaces}
     analyser = GoogleSql(sources)
     assert "Function not found" in analyser.faults(["select bool_and(true)"])[0]
-    wrong = ["select 'a' || 1", "select 1::int64", "select x from nothing", "select sum('a')"]
+    wrong = ["select 'a' + 1", "select 1::int64", "select x from nothing", "select sum('a')"]
     assert len(analyser.faults(wrong)) == len(wrong)
     sent = [
         each["sql"] for each in built.statements if "information_schema" not in each["sql"].lower()
