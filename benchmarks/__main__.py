@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import (
     accounts,
+    bigquery,
     isolation,
     landing,
     main_job,
@@ -30,7 +31,7 @@ from flows.settings import quieten
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
-PARTS = ("landing", "job", "schema", "summaries", "accounts")
+PARTS = ("landing", "job", "schema", "summaries", "accounts", "bigquery")
 
 
 def main() -> None:
@@ -47,6 +48,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--weeks", type=int, default=summaries.LONG, help="weeks of the long history of summaries"
+    )
+    parser.add_argument(
+        "--bigquery-rows", type=int, default=1_000_000, help="rows of the table in BigQuery"
     )
     arguments = parser.parse_args()
     quieten()
@@ -90,6 +94,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[list[str]]:
     if arguments.part in (None, "accounts"):
         console.note(f"sync {accounts.SMALL:,} and {accounts.LARGE:,} accounts")
         sections["accounts"] = [accounts_lines(accounts.run())]
+    if arguments.part in (None, "bigquery"):
+        console.note(f"{arguments.bigquery_rows:,} rows out of BigQuery")
+        sections["bigquery"] = [bigquery.lines(bigquery.run(folder, arguments.bigquery_rows))]
     return [section for part in PARTS for section in sections.get(part, [])]
 
 

@@ -9,13 +9,25 @@ import os
 import sys
 import traceback
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from flows import console
-from flows.commands import alerts, amazon, backup, coverage, metrics, seats, secrets, upkeep
+from flows.commands import (
+    alerts,
+    amazon,
+    backup,
+    bigquery,
+    coverage,
+    metrics,
+    seats,
+    secrets,
+    upkeep,
+)
+from flows.commands.bigquery import Source
 from flows.commands.options import AsJson, examples
 from flows.errors import ExitCode, UsageError, WarehouseError
 
@@ -127,10 +139,30 @@ def status(as_json: AsJson = False) -> None:
         "warehouse sync-sqp deliveries/",
         "warehouse sync-sqp 'exports/*.csv' report.json.gz --marketplace UK",
         "warehouse sync-sqp deliveries/ --dry-run",
+        "warehouse sync-sqp --from bigquery --marketplace US",
+        "warehouse sync-sqp --from bigquery --weeks 52  # once, for the history",
     ),
 )
 def sync_sqp(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Files, folders or globs.")],
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="PATH…", help="Files, folders or globs.")
+    ] = None,
+    source: Annotated[
+        Source, typer.Option("--from", help="Files, or the table that BIGQUERY_* names.")
+    ] = Source.FILES,
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="BigQuery: compare everything from this day on."),
+    ] = None,
+    weeks: Annotated[
+        int | None, typer.Option(min=1, help="BigQuery: compare so many weeks back.")
+    ] = None,
+    accept_losses: Annotated[
+        bool,
+        typer.Option(
+            "--accept-losses", help="BigQuery: load weeks also that lost most of their rows."
+        ),
+    ] = False,
     marketplace: Annotated[
         str | None,
         typer.Option(help="Where the files do not say: US, UK, …, or Amazon's marketplace id."),
@@ -152,14 +184,20 @@ def sync_sqp(
     from flows.sources.find import find_deliveries
     from flows.warehouse.ready import ensure_ready
 
-    find_deliveries(paths, marketplace=marketplace, account=account)  # a typo costs no start-up
+    given = paths or []
+    request = None
+    if source is Source.BIGQUERY:
+        request = bigquery.request(given, marketplace, account, since, weeks, accept_losses)
+    else:
+        bigquery.refuse_options(since=since, weeks=weeks, accept_losses=accept_losses)
+        find_deliveries(given, marketplace=marketplace, account=account)  # a typo costs no start-up
     ensure_ready()
     from flows.progress import watched_by
     from flows.sync_sqp import sync_sqp as run
     from flows.telling import tell_sync
 
     with console.step_bars() as bars, watched_by(bars):
-        report = run(paths, marketplace, account, dry_run, allow_older)
+        report = run(given, marketplace, account, dry_run, allow_older, request)
     if as_json:
         console.say_json(report.as_dict())
     else:
@@ -253,7 +291,7 @@ def ask(question: str) -> None:
         raise UsageError("nothing was done", "the answer was not yes", "answer y, or add --yes")
 
 
-for commands in (backup, secrets, upkeep, coverage, metrics, alerts, amazon, seats):
+for commands in (backup, secrets, upkeep, coverage, metrics, alerts, amazon, seats, bigquery):
     commands.register(app)
 
 

@@ -139,6 +139,46 @@ class Settings(BaseSettings):
         default=Patience(), description="Time limits, retries and caps of requests, as JSON."
     )
 
+    bigquery_project: str | None = Field(
+        default=None, description="The project that pays for queries, and that holds the table."
+    )
+    bigquery_dataset: str | None = None
+    bigquery_table: str = "seller-search_query_performance"
+    bigquery_location: str = "US"
+    bigquery_marketplace: str | None = Field(
+        default=None, description="Of all rows of the table: a country or Amazon's id."
+    )
+    google_application_credentials: Path | None = Field(
+        default=None,
+        description="A service account's key, a workload identity's or a user's file; else what"
+        " google-auth finds.",
+    )
+    bigquery_endpoint: str | None = Field(
+        default=None,
+        description="Another address of the REST API; over http it gets no credentials.",
+    )
+    bigquery_storage_endpoint: str | None = Field(
+        default=None, description="host:port of the Storage Read API beside that address."
+    )
+    bigquery_storage_api: bool = Field(
+        default=True, description="Whether rows come through the Storage Read API; else REST."
+    )
+    bigquery_streams: int = Field(
+        default=4, ge=1, le=64, description="How many streams are read at a time."
+    )
+    bigquery_maximum_bytes_billed: int = Field(
+        default=100 * 2**30, gt=0, description="What one query or one read may cost at most."
+    )
+    bigquery_first_load_days: int = Field(
+        default=90, gt=0, description="How far back the first sync of a table reads."
+    )
+    bigquery_window_weeks: int = Field(
+        default=8, gt=0, description="How many weeks back every sync compares."
+    )
+    bigquery_retry_seconds: float = Field(
+        default=120, ge=0, description="How long a request that may yet succeed is tried again."
+    )
+
     lease_seconds: int = Field(
         default=120, gt=1, description="How long a run may be silent before it is shown as dead."
     )

@@ -25,10 +25,18 @@ from flows.errors import UnreadableDelivery, WarehouseError
 from flows.progress import progress
 from flows.report import SyncReport, make_report
 from flows.settings import get_settings
+from flows.sources.bigquery import (
+    BigQueryRequest,
+    Comparison,
+    marketplace_of,
+    source_of,
+)
+from flows.sources.bigquery import compare as compare_table
+from flows.sources.bigquery_client import connect_bigquery
 from flows.sources.deliveries import Delivery, PeriodType
 from flows.sources.find import find_deliveries
 from flows.sources.read import read_delivery
-from flows.warehouse import dbt_build, slice_register
+from flows.warehouse import bigquery_slices, dbt_build, slice_register
 from flows.warehouse.buckets import one_ahead
 from flows.warehouse.connection import current_connection
 from flows.warehouse.landing import Landing
@@ -55,16 +63,18 @@ def sync_sqp(
     account: str | None = None,
     dry_run: bool = False,
     allow_older: bool = False,
+    bigquery: BigQueryRequest | None = None,
 ) -> SyncReport:
     """Load deliveries and bring the summaries up to date.
 
     Args:
-        paths: files, folders and globs.
+        paths: files, folders and globs; none with `bigquery`.
         marketplace: where the files do not say: an Amazon marketplace id or a country code.
         account: whose deliveries these are; without it the flat table's `Client Name`, or
             `default`.
         dry_run: read and compare everything, and leave the warehouse as it was.
         allow_older: let a delivery replace a slice that was delivered later.
+        bigquery: read what changed in the table in BigQuery, instead of files.
 
     Raises:
         UsageError: the paths hold nothing, or a file's marketplace is unknown (exit 2).
@@ -72,11 +82,15 @@ def sync_sqp(
         WarehouseError: a step failed; its log rows say so (exit 1).
     """
     with leased_run() as run, _spool() as spool:
-        deliveries, unreadable = find(run, paths, marketplace, account)
+        comparison = compare(run, bigquery) if bigquery else None
+        if comparison:
+            deliveries, unreadable = [comparison.delivery()], comparison.held_back()
+        else:
+            deliveries, unreadable = find(run, paths, marketplace, account)
         with run.rehearsal() if dry_run else nullcontext():
             run.begin(
                 {SYNC_TYPES[delivery.period_type] for delivery in deliveries},
-                source=", ".join(paths),
+                source=comparison.bigquery.table if comparison else ", ".join(paths),
                 account=account,
             )
             landing = Landing(
@@ -89,6 +103,8 @@ def sync_sqp(
             broken = parse(run, landing)
             land(run, landing, set(broken))
             unreadable += broken.values()
+            if comparison and not broken:
+                remember(run, comparison)
             if dry_run:
                 return make_report(run, landing, unreadable, dry_run=True)
             note_unreadable(run, unreadable)
@@ -129,6 +145,24 @@ def find(
 ) -> tuple[list[Delivery], list[UnreadableDelivery]]:
     """Tell every file apart by its content; those nobody understands are put aside."""
     return find_deliveries(paths, marketplace=marketplace, account=account)
+
+
+@step
+def compare(run: Run, request: BigQueryRequest) -> Comparison:
+    """Find which slices of the table in BigQuery are not as they were loaded."""
+    client = connect_bigquery(get_settings())
+    marketplace_id = marketplace_of(request, get_settings())
+    source = source_of(client, request.account)
+    loaded = bigquery_slices.LoadedSlices(run.connection, source, marketplace_id)
+    return compare_table(client, request, loaded, get_settings())
+
+
+def remember(run: Run, comparison: Comparison) -> None:
+    """Note what is landed of the table in BigQuery, what it cost, and what is held back."""
+    log_id = run.log_ids[SyncType.WEEKLY]
+    bigquery_slices.remember(run.connection, comparison)
+    bigquery_slices.write_metadata(run.connection, log_id, comparison)
+    bigquery_slices.write_checks(run.connection, log_id, comparison)
 
 
 @step
@@ -188,14 +222,14 @@ def reconcile(run: Run) -> None:
 
 
 def note_unreadable(run: Run, unreadable: list[UnreadableDelivery]) -> None:
-    """Write down which files could not be read, whatever becomes of the others."""
+    """Write down which files, or weeks of the table, stayed out, whatever becomes of the others."""
     if not unreadable:
         return
-    run.begin([SyncType.UNREADABLE], source="files that could not be read")
+    run.begin([SyncType.UNREADABLE], source="what could not be read or is held back")
     run.end(
         SyncType.UNREADABLE,
         SyncStatus.FAILED,
-        message=f"{len(unreadable)} files could not be read",
+        message=f"{len(unreadable)} could not be read or are held back",
         details={"reason": "unreadable", "files": [error.as_dict() for error in unreadable]},
     )
 

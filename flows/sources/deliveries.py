@@ -1,11 +1,13 @@
 """What a source hands over: deliveries, and their rows as Arrow batches in one shape.
 
-A *delivery* is one file, or the shards of one export. It replaces, whole, every slice it
+A *delivery* is one file, the shards of one export, or what one sync reads of a table in BigQuery.
+It replaces, whole, every slice it
 brings: (account, marketplace, report view, period type, period start, ASIN or brand).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
@@ -31,12 +33,13 @@ class ReportView(StrEnum):
 
 
 class DeliveryFormat(StrEnum):
-    """The kinds of file that are understood, told apart by content."""
+    """The kinds of file that are understood, told apart by content; and BigQuery's table."""
 
     SP_API_JSON = "sp_api_json"
     SELLER_CENTRAL_CSV = "seller_central_csv"
     FLAT_CSV = "flat_csv"
     FLAT_PARQUET = "flat_parquet"
+    BIGQUERY = "bigquery"
 
 
 class RejectReason(StrEnum):
@@ -81,6 +84,7 @@ class Delivery:
         period_start, period_end: of all rows, or None where each row has its own.
         declared: slices that the delivery speaks for even when it has no row of them (the ASINs
             asked for in an SP-API report): without rows such a slice is emptied.
+        open_batches: opens the rows of a delivery that is no file, as its source has them.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Delivery:
     period_start: date | None = None
     period_end: date | None = None
     declared: tuple[SliceKey, ...] = ()
+    open_batches: Callable[[], Iterator[pa.RecordBatch]] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -190,23 +190,31 @@ def read_flat_parquet(path: Path, terms: Terms, batch_rows: int) -> Iterator[Par
     inspect_flat_parquet(path, name)
     with reading(name), pq.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False) as file:
         names = file.schema_arrow.names
-        fields = fields_of(names, name)
-        headings = {field: names[index] for field, index in fields.items()}
-        row = 1
-        for batch in file.iter_batches(
-            batch_rows, columns=list(headings.values()), use_threads=False
-        ):
-            columns = {field: _plain(batch.column(heading)) for field, heading in headings.items()}
-            yield judge(
-                Cells(
-                    columns,
-                    headings,
-                    pa.array(np.arange(row, row + len(batch))),
-                    partial(_row_as_json, batch),
-                ),
-                terms,
-            )
-            row += len(batch)
+        wanted = [names[index] for index in fields_of(names, name).values()]
+        yield from judge_batches(
+            file.iter_batches(batch_rows, columns=wanted, use_threads=False), terms
+        )
+
+
+def judge_batches(batches: Iterator[pa.RecordBatch], terms: Terms) -> Iterator[ParsedBatch]:
+    """The rows of batches with the flat table's columns; a row's line is its number among them."""
+    row = 1
+    for batch in batches:
+        names = batch.schema.names
+        headings = {
+            field: names[index] for field, index in fields_of(names, terms.source_file).items()
+        }
+        columns = {field: _plain(batch.column(heading)) for field, heading in headings.items()}
+        yield judge(
+            Cells(
+                columns,
+                headings,
+                pa.array(np.arange(row, row + len(batch))),
+                partial(_row_as_json, batch),
+            ),
+            terms,
+        )
+        row += len(batch)
 
 
 def _plain(column: pa.Array[Any]) -> pa.Array[Any]:

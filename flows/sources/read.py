@@ -7,7 +7,12 @@ from pathlib import Path, PurePosixPath
 
 from flows.sources.deliveries import Delivery, DeliveryFormat, ParsedBatch
 from flows.sources.files import unreadable
-from flows.sources.flat_table import read_flat_csv, read_flat_parquet, read_weeks
+from flows.sources.flat_table import (
+    judge_batches,
+    read_flat_csv,
+    read_flat_parquet,
+    read_weeks,
+)
 from flows.sources.marketplaces import find_marketplace
 from flows.sources.normalise import Notation
 from flows.sources.row_rules import Terms
@@ -21,6 +26,8 @@ def read_delivery(delivery: Delivery, *, batch_rows: int = 65_536) -> Iterator[P
     Memory stays the same however long the file is. Raises `UnreadableDelivery` where the file
     breaks, which may be after good batches; the delivery is then not to be loaded at all.
     """
+    if delivery.open_batches is not None:
+        yield from judge_batches(delivery.open_batches(), _terms(delivery, delivery.name))
     for path in delivery.paths:
         yield from _read_file(delivery, path, batch_rows)
 

@@ -53,6 +53,11 @@ ROWS = {
         "'manual', 'started')"
     ),
     "app.rate_limit_tracking": "(user_id, endpoint) values (%(user)s, %(mark)s)",
+    "landing.bigquery_slices": (
+        "(account_id, source_table, marketplace_id, period_start, subject, row_count, low_sum, "
+        "high_sum, job_id) values (%(mark)s, 'p.d.t', 'ATVPDKIKX0DER', '2025-01-05', "
+        "'B000000001', 1, 2, 3, 'job')"
+    ),
     "app.amc_accounts": (
         "(id, user_id, account_id, marketplace_id, region) values (%(amc)s, %(user)s, "
         "'ENTITY' || %(mark)s::text, 'ATVPDKIKX0DER', 'NA')"

@@ -11,9 +11,9 @@
         {{ own }} as own_kept,
         {{ market_before }} as market_entered,
         {{ market }} as market_kept,
-        cast(1 - {{ ratio(own, own_before) }} as numeric(10, 6)) as own_drop,
-        cast(1 - {{ ratio(market, market_before) }} as numeric(10, 6)) as market_drop,
-        cast({{ ratio(market, market_before) }} - {{ ratio(own, own_before) }} as numeric(10, 6))
+        {{ rounded('1 - ' ~ ratio(own, own_before), 10, 6) }} as own_drop,
+        {{ rounded('1 - ' ~ ratio(market, market_before), 10, 6) }} as market_drop,
+        {{ rounded(ratio(market, market_before) ~ ' - ' ~ ratio(own, own_before), 10, 6) }}
             as drop_gap,
         {{ dates | join(', ') }}
     from {{ relation }}

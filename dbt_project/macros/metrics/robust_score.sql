@@ -1,10 +1,23 @@
 {% macro robust_score(value, median, median_deviation, mean_deviation) -%}
-    cast(
+    {%- set score -%}
         case
             when {{ median_deviation }} > 0
-                then 0.6745 * ({{ value }} - {{ median }}) / {{ median_deviation }}
+                then {{ adapter.dispatch('robust_quotient')(
+                    '0.6745 * (' ~ value ~ ' - ' ~ median ~ ')', median_deviation
+                ) }}
             when {{ mean_deviation }} > 0
-                then ({{ value }} - {{ median }}) / (1.253314 * {{ mean_deviation }})
-        end as numeric(12, 4)
-    )
+                then {{ adapter.dispatch('robust_quotient')(
+                    '(' ~ value ~ ' - ' ~ median ~ ')', '(1.253314 * ' ~ mean_deviation ~ ')'
+                ) }}
+        end
+    {%- endset -%}
+    {{ rounded(score, 12, 4) }}
+{%- endmacro %}
+
+{% macro postgres__robust_quotient(numerator, denominator) -%}
+    {{ numerator }} / {{ denominator }}
+{%- endmacro %}
+
+{% macro bigquery__robust_quotient(numerator, denominator) -%}
+    cast({{ numerator }} as bignumeric) / cast({{ denominator }} as bignumeric)
 {%- endmacro %}

@@ -35,7 +35,7 @@ judged as (
         *,
         total_purchases = 0 as is_zero_purchase,
         avg_cvr < {{ var('bleeding_cvr_ratio') }} * market_cvr as is_bleeding,
-        cast(total_clicks * market_cvr - total_purchases as numeric(18, 4)) as lost_purchases
+        {{ rounded('total_clicks * market_cvr - total_purchases', 18, 4) }} as lost_purchases
     from clicked
 ),
 

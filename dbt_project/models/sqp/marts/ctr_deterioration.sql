@@ -128,7 +128,7 @@ final as (
         recent_market_ctr,
         baseline_market_ctr,
         {{ ratio('recent_market_ctr', 'baseline_market_ctr') }} as market_ctr_ratio,
-        cast(recent_impressions * baseline_ctr - recent_clicks as numeric(18, 4)) as lost_clicks,
+        {{ rounded('recent_impressions * baseline_ctr - recent_clicks', 18, 4) }} as lost_clicks,
         period_start,
         period_end,
         {{ statement_time() }} as updated_at

@@ -81,7 +81,8 @@ medians as (
     select
         {{ key | join(', ') }},
         max(weeks) as weeks,
-        avg(case when 2 * place between weeks and weeks + 2 then share end) as median_share
+        {{ exact_average('case when 2 * place between weeks and weeks + 2 then share end') }}
+            as median_share
     from histories
     where weeks >= {{ var('anomaly_min_weeks') }}
     group by {{ key | join(', ') }}
@@ -106,12 +107,11 @@ spreads as (
     select
         {{ key | join(', ') }},
         max(weeks) as weeks,
-        cast(max(median_share) as numeric(10, 6)) as median_share,
-        cast(
-            avg(case when 2 * place between weeks and weeks + 2 then deviation end)
-            as numeric(10, 6)
-        ) as median_deviation,
-        cast(avg(deviation) as numeric(10, 6)) as mean_deviation
+        {{ rounded('max(median_share)', 10, 6) }} as median_share,
+        {{ rounded(
+            exact_average('case when 2 * place between weeks and weeks + 2 then deviation end'), 10, 6
+        ) }} as median_deviation,
+        {{ rounded(exact_average('deviation'), 10, 6) }} as mean_deviation
     from deviations
     group by {{ key | join(', ') }}
 ),
@@ -122,7 +122,7 @@ scored as (
         spreads.weeks,
         spreads.median_share,
         spreads.median_deviation,
-        cast(judged_weeks.share - spreads.median_share as numeric(10, 6)) as share_change,
+        {{ rounded('judged_weeks.share - spreads.median_share', 10, 6) }} as share_change,
         {{ robust_score(
             'judged_weeks.share',
             'spreads.median_share',
@@ -149,7 +149,7 @@ final as (
         median_deviation,
         share_change,
         robust_score,
-        cast(coalesce(abs(robust_score), 999999) as numeric(12, 4)) as absolute_score,
+        {{ rounded('coalesce(abs(robust_score), 999999)', 12, 4) }} as absolute_score,
         period_start,
         period_end,
         {{ statement_time() }} as updated_at

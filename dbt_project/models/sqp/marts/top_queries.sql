@@ -91,8 +91,8 @@ final as (
         market_count,
         previous_own_count,
         share,
-        cast(previous_share as numeric(10, 6)) as previous_share,
-        cast(share - previous_share as numeric(10, 6)) as share_change,
+        {{ rounded('previous_share', 10, 6) }} as previous_share,
+        {{ rounded('share - previous_share', 10, 6) }} as share_change,
         period_start,
         period_end,
         {{ statement_time() }} as updated_at

@@ -139,10 +139,10 @@ final as (
         total_purchases - previous_purchases as purchases_change,
         click_share,
         previous_click_share,
-        cast(click_share - previous_click_share as numeric(10, 6)) as click_share_change,
+        {{ rounded('click_share - previous_click_share', 10, 6) }} as click_share_change,
         purchase_share,
         previous_purchase_share,
-        cast(purchase_share - previous_purchase_share as numeric(10, 6)) as purchase_share_change,
+        {{ rounded('purchase_share - previous_purchase_share', 10, 6) }} as purchase_share_change,
         period_start,
         period_end,
         {{ statement_time() }} as updated_at

@@ -52,9 +52,9 @@ final as (
         shares.avg_cvr,
         {%- for stage in stages() %}
         shares.{{ stage }}_share,
-        cast(shares.{{ stage }}_share - previous.{{ stage }}_share as numeric(10, 6))
+        {{ rounded('shares.' ~ stage ~ '_share - previous.' ~ stage ~ '_share', 10, 6) }}
             as {{ stage }}_share_change,
-        cast(shares.{{ stage }}_share - year_before.{{ stage }}_share as numeric(10, 6))
+        {{ rounded('shares.' ~ stage ~ '_share - year_before.' ~ stage ~ '_share', 10, 6) }}
             as {{ stage }}_share_year_change,
         {%- endfor %}
         shares.period_start,

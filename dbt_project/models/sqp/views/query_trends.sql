@@ -38,7 +38,7 @@ final as (
         {%- for column in ['avg_ctr', 'avg_cvr', 'click_share', 'purchase_share'] %}
         case
             when {{ weeks_later('previous_period_start', 1) }} = period_start
-                then cast({{ column }} - previous_{{ column }} as numeric(10, 6))
+                then {{ rounded(column ~ ' - previous_' ~ column, 10, 6) }}
         end as {{ column }}_change,
         {%- endfor %}
         coalesce({{ weeks_later('previous_period_start', 1) }} < period_start, false)

@@ -1,0 +1,161 @@
+"""What the warehouse remembers of a table in BigQuery: the fingerprint of each slice it loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from flows.sources.bigquery import Comparison, Fingerprint, SliceName
+
+Connection = psycopg.Connection[Any]
+
+
+class LoadedSlices:
+    """The memory of one table and marketplace, as `flows.sources.bigquery.Memory` asks for it."""
+
+    def __init__(self, connection: Connection, source: str, marketplace_id: str) -> None:
+        self._connection = connection
+        self._key = (source, marketplace_id)
+
+    def newest_week(self) -> date | None:
+        """The first day of the newest week that was loaded."""
+        row = self._connection.execute(
+            """
+            select max(period_start)
+            from landing.bigquery_slices
+            where source_table = %s and marketplace_id = %s
+            """,
+            self._key,
+        ).fetchone()
+        return row[0] if row else None
+
+    def slices_since(self, first_day: date) -> Mapping[SliceName, Fingerprint]:
+        """What was loaded of each slice."""
+        rows = self._connection.execute(
+            """
+            select account_id, period_start, subject, row_count, low_sum, high_sum
+            from landing.bigquery_slices
+            where source_table = %s and marketplace_id = %s and period_start >= %s
+            """,
+            (*self._key, first_day),
+        ).fetchall()
+        return {SliceName(*row[:3]): Fingerprint(*row[3:]) for row in rows}
+
+    def compared_at(self, first_day: date) -> datetime | None:
+        """The table's change time at the last sync, if that compared as far and held nothing."""
+        row = self._connection.execute(
+            """
+            select
+                (sync_metadata ->> 'table_modified')::timestamptz,
+                sync_status = 'completed'
+                and (sync_metadata ->> 'weeks_held_back')::integer = 0
+                and (sync_metadata ->> 'compared_from')::date <= %s
+            from sqp.sync_log
+            where
+                sync_metadata ->> 'slices_of' = %s
+                and sync_metadata ->> 'marketplace_id' = %s
+            order by id desc
+            limit 1
+            """,
+            (first_day, *self._key),
+        ).fetchone()
+        return row[0] if row and row[1] else None
+
+
+def remember(connection: Connection, comparison: Comparison) -> None:
+    """Note that what changed is landed, and forget what is gone; one transaction.
+
+    A run that dies before reads the same slices again, and landing finds them as they are.
+    """
+    key = (comparison.source, comparison.marketplace_id)
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            delete from landing.bigquery_slices
+            where
+                source_table = %s and marketplace_id = %s
+                and account_id = %s and period_start = %s and subject = %s
+            """,
+            [(*key, *name) for name in comparison.gone()],
+        )
+        cursor.executemany(
+            """
+            insert into landing.bigquery_slices (
+                source_table, marketplace_id, account_id, period_start, subject,
+                row_count, low_sum, high_sum, job_id
+            )
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+            on conflict (account_id, source_table, marketplace_id, period_start, subject)
+            do update set
+                row_count = excluded.row_count,
+                low_sum = excluded.low_sum,
+                high_sum = excluded.high_sum,
+                job_id = excluded.job_id,
+                read_at = clock_timestamp()
+            """,
+            [
+                (*key, *name, *print_, comparison.job_id)
+                for name, print_ in comparison.changed().items()
+            ],
+        )
+
+
+def write_metadata(connection: Connection, log_id: int, comparison: Comparison) -> None:
+    """Write down what was compared and read, and what that cost."""
+    with connection.transaction():
+        connection.execute(
+            """
+            update sqp.sync_log
+            set sync_metadata = coalesce(sync_metadata, '{}') || %s
+            where id = %s
+            """,
+            (Jsonb(comparison.metadata), log_id),
+        )
+
+
+def write_checks(connection: Connection, log_id: int, comparison: Comparison) -> None:
+    """Record weeks that are held back as failed checks, and rows without a date as a warning."""
+    checks: list[tuple[str, str, str, int, int, str, str | None]] = [
+        (
+            "volume",
+            "bigquery_rows_kept",
+            "failed",
+            loss.rows_before,
+            loss.rows_now,
+            f"{error.what}: {error.why}",
+            str(loss.period_start) if loss.period_start else None,
+        )
+        for loss, error in zip(comparison.losses, comparison.held_back(), strict=True)
+    ]
+    if undated := comparison.metadata.get("rows_without_date"):
+        told = f"{undated:,} rows have no Date: they belong to no week and are not read"
+        checks.append(("null_check", "bigquery_date_is_filled", "warning", undated, 0, told, None))
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            insert into sqp.data_quality_checks (
+                sync_log_id, check_type, check_name, check_status, source_value, target_value,
+                difference, table_name, check_message, check_metadata
+            )
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            """,
+            [
+                (
+                    log_id,
+                    check_type,
+                    check_name,
+                    status,
+                    source,
+                    target,
+                    target - source,
+                    comparison.bigquery.table[:255],
+                    message,
+                    Jsonb({"period_start": week, "job_id": comparison.job_id}),
+                )
+                for check_type, check_name, status, source, target, message, week in checks
+            ],
+        )
