@@ -30,8 +30,8 @@ run: $(INSTALLED) $(if $(INPUT),,sample) ## start the database and sync: the sam
 	@$(BIN)/warehouse sync-sqp $(or $(INPUT),sample) \
 	    $(if $(MARKETPLACE),--marketplace '$(MARKETPLACE)') $(if $(ACCOUNT),--account '$(ACCOUNT)')
 
-test: $(INSTALLED) ## run every test
-	@$(BIN)/pytest
+test: $(INSTALLED) ## run every test, on two workers (one where PGHOST names the server)
+	@$(BIN)/pytest $(if $(PGHOST),,--numprocesses 2 --dist loadgroup)
 
 up: $(INSTALLED) ## start the database and migrate it
 	@$(BIN)/warehouse up

@@ -53,6 +53,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(quiet_environment() | {"PREFECT_HOME": str(scratch)})
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares a costly set-up goes to one worker: a file, or a folder's tests of one server."""
+    for item in items:
+        server = getattr(item, "callspec", None) and item.callspec.params.get("server")
+        group = f"{item.path.parent.name} on {server}" if server else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def short_folder() -> Iterator[Path]:
     """An empty folder with a short path that any user may pass through: fit for a server."""
