@@ -47,10 +47,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """No telemetry, and Prefect's state in a folder of its own, before anything is imported."""
+    """No telemetry, and folders of this process's own for Prefect and dbt, before any import."""
     scratch = Path(tempfile.mkdtemp(prefix="wh-tests-"))
     config.add_cleanup(lambda: shutil.rmtree(scratch, ignore_errors=True))
-    os.environ.update(quiet_environment() | {"PREFECT_HOME": str(scratch)})
+    os.environ.update(
+        quiet_environment()
+        | {"PREFECT_HOME": str(scratch), "DBT_TARGET_PATH": str(scratch / "dbt")}
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -419,7 +420,7 @@ def test_the_password_is_in_no_log_and_no_artifact(
         pytest.fail("the test server must have a password, or nothing is tested")
     done = run_cli("--debug", "sync-sqp", str(deliveries))
     assert password not in done.stdout + done.stderr
-    places = [PROJECT_ROOT / "dbt_project" / "target", PROJECT_ROOT / "logs", tmp_path]
+    places = [Path(os.environ["DBT_TARGET_PATH"]), PROJECT_ROOT / "logs", tmp_path]
     for place in places:
         for path in place.rglob("*"):
             if path.is_file():
