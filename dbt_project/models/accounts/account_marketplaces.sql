@@ -9,7 +9,7 @@ marketplaces as (
         accounts.user_account_id,
         accounts.user_id,
         accounts.amazon_account_id,
-        json_element as marketplace
+        each_element.json_element as marketplace
     from accounts
     {{ each_json_element('accounts.metadata', 'marketplaces') }}
 ),
