@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -13,6 +14,18 @@ class ExitCode(IntEnum):
     USAGE = 2
     PARTIAL = 3
     BUSY = 75
+
+
+def exit_code_of(statuses: Iterable[str]) -> ExitCode:
+    """The one status of all syncs of a run, or PARTIAL where they differ."""
+    by_status = {
+        "success": ExitCode.DONE,
+        "partial": ExitCode.PARTIAL,
+        "failed": ExitCode.FAILED,
+        "busy": ExitCode.BUSY,
+    }
+    codes = {by_status[status] for status in statuses}
+    return codes.pop() if len(codes) == 1 else ExitCode.PARTIAL if codes else ExitCode.DONE
 
 
 class WarehouseError(Exception):

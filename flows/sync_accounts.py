@@ -20,7 +20,7 @@ from flows.clients.amazon_ads import AmazonAds
 from flows.clients.failures import ApiError, Failure
 from flows.clients.http import ApiSession
 from flows.clients.lwa import Client
-from flows.errors import Busy, ExitCode, WarehouseError
+from flows.errors import Busy, ExitCode, WarehouseError, exit_code_of
 from flows.settings import get_settings
 from flows.sources.amazon_accounts import AccountList, list_accounts
 from flows.vocabulary.accounts import AccountSyncStatus, AccountSyncType
@@ -71,14 +71,7 @@ class AccountsReport:
     @property
     def exit_code(self) -> ExitCode:
         """The one status of all connections, or PARTIAL."""
-        by_status = {
-            AccountSyncStatus.SUCCESS: ExitCode.DONE,
-            AccountSyncStatus.PARTIAL: ExitCode.PARTIAL,
-            AccountSyncStatus.FAILED: ExitCode.FAILED,
-            BUSY: ExitCode.BUSY,
-        }
-        codes = {by_status[each.status] for each in self.connections}
-        return codes.pop() if len(codes) == 1 else ExitCode.PARTIAL if codes else ExitCode.DONE
+        return exit_code_of(each.status for each in self.connections)
 
     def as_dict(self) -> dict[str, Any]:
         """For machines."""

@@ -17,7 +17,7 @@ from flows.clients.amazon_ads import SEATS_PAGE, AmazonAds, SeatsFound
 from flows.clients.failures import ApiError
 from flows.clients.http import ApiSession
 from flows.clients.lwa import Client
-from flows.errors import Busy, ExitCode, UsageError, WarehouseError
+from flows.errors import Busy, ExitCode, UsageError, WarehouseError, exit_code_of
 from flows.settings import get_settings
 from flows.vocabulary.accounts import AccountSyncType
 from flows.vocabulary.amc import ApiRegion
@@ -55,14 +55,7 @@ class SeatsReport:
     @property
     def exit_code(self) -> ExitCode:
         """The one status of all advertisers, or PARTIAL."""
-        by_status = {
-            SeatsSyncStatus.SUCCESS: ExitCode.DONE,
-            SeatsSyncStatus.PARTIAL: ExitCode.PARTIAL,
-            SeatsSyncStatus.FAILED: ExitCode.FAILED,
-            BUSY: ExitCode.BUSY,
-        }
-        codes = {by_status[each.status] for each in self.advertisers}
-        return codes.pop() if len(codes) == 1 else ExitCode.PARTIAL if codes else ExitCode.DONE
+        return exit_code_of(each.status for each in self.advertisers)
 
     def as_dict(self) -> dict[str, Any]:
         """For machines."""

@@ -18,18 +18,16 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from flows.errors import Busy, WarehouseError
+from flows.errors import WarehouseError
 from flows.sources.amazon_accounts import AccountList, Known, as_rows
 from flows.vocabulary.accounts import AccountSyncStatus, AccountSyncType, AccountType
 from flows.warehouse.amazon_connections import AmazonConnection
 from flows.warehouse.faults import die_here_if_asked
+from flows.warehouse.one_at_a_time import one_at_a_time
 
-LOCK = "warehouse.sync_accounts."
 INTERVAL = timedelta(hours=1)
 """How often accounts are synced when all is well."""
 LONGEST_BACKOFF = timedelta(hours=6)
-LOSE_AT_MOST_A_SYNC = "set synchronous_commit = off"
-"""A server that crashes may forget the last sync, whole: the next one brings the same again."""
 MOST_DETAILS = 100
 """How many problems a log row spells out; all are counted."""
 
@@ -242,18 +240,12 @@ def account_sync(
     Raises:
         Busy: another sync of the connection is at work.
     """
-    lock = f"{LOCK}{connection.id}"
-    session.execute(LOSE_AT_MOST_A_SYNC)
-    row = session.execute(
-        "select pg_try_advisory_lock(hashtextextended(%s, 0))", (lock,)
-    ).fetchone()
-    if row is None or not row[0]:
-        raise Busy(
-            f"a sync of {connection.name} is already running",
-            "another process holds its lock",
-            "wait for it; app.account_sync_history shows since when it runs",
-        )
-    try:
+    with one_at_a_time(
+        session,
+        f"warehouse.sync_accounts.{connection.id}",
+        of=connection.name,
+        log="app.account_sync_history",
+    ):
         begun = session.execute(
             BEGIN,
             {
@@ -270,9 +262,6 @@ def account_sync(
         with session.cursor(row_factory=class_row(Known)) as cursor:
             known = cursor.execute(KNOWN, (connection.user_id, connection.id)).fetchall()
         yield AccountSync(session, connection, begun[0], known)
-    finally:
-        if not session.closed:
-            session.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (lock,))
 
 
 def record_volume(

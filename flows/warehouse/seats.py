@@ -19,19 +19,17 @@ from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
 from flows.clients.amazon_ads import SeatsFound
-from flows.errors import Busy, UsageError, WarehouseError
+from flows.errors import UsageError, WarehouseError
 from flows.vocabulary.dsp import SeatsSyncStatus
 from flows.warehouse.accounts import (
     ATTEMPT_FAILED,
     INTERVAL,
-    LOSE_AT_MOST_A_SYNC,
     HeldBack,
     backoff,
     record_volume,
 )
 from flows.warehouse.faults import die_here_if_asked
-
-LOCK = "warehouse.sync_dsp_seats."
+from flows.warehouse.one_at_a_time import one_at_a_time
 
 
 @dataclass(frozen=True)
@@ -287,18 +285,12 @@ def seat_sync(
     Raises:
         Busy: another sync of the account is at work.
     """
-    lock = f"{LOCK}{account.id}"
-    session.execute(LOSE_AT_MOST_A_SYNC)
-    row = session.execute(
-        "select pg_try_advisory_lock(hashtextextended(%s, 0))", (lock,)
-    ).fetchone()
-    if row is None or not row[0]:
-        raise Busy(
-            f"a sync of the seats of {account.advertiser_id} is already running",
-            "another process holds its lock",
-            "wait for it; app.dsp_seats_sync_log shows since when it runs",
-        )
-    try:
+    with one_at_a_time(
+        session,
+        f"warehouse.sync_dsp_seats.{account.id}",
+        of=f"the seats of {account.advertiser_id}",
+        log="app.dsp_seats_sync_log",
+    ):
         session.execute(
             """
             update app.dsp_seats_sync_log
@@ -324,9 +316,6 @@ def seat_sync(
         assert begun is not None
         die_here_if_asked("seats_begun")
         yield SeatSync(session, account, begun[0])
-    finally:
-        if not session.closed:
-            session.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (lock,))
 
 
 @dataclass(frozen=True)
