@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -93,7 +94,14 @@ def find_python() -> str | None:
 
 
 def environment() -> Path:
-    """The engine's Python, installed when it is first asked for."""
+    """The engine's Python, installed when it is first asked for, by one of several workers."""
+    ENVIRONMENT.parent.mkdir(exist_ok=True)
+    with ENVIRONMENT.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _installed()
+
+
+def _installed() -> Path:
     python = ENVIRONMENT / "bin" / "python"
     stamp = ENVIRONMENT / ".installed"
     wanted = REQUIREMENTS.read_text() + OVERRIDES.read_text()
