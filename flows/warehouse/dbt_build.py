@@ -89,10 +89,12 @@ def run_operation(macro: str) -> None:
 def parse() -> None:
     """Let dbt write down the models, metrics and tables of the server in use.
 
+    They go where MetricFlow reads them, also if `DBT_TARGET_PATH` names another folder.
+
     Raises:
         WarehouseError: dbt does not understand the project.
     """
-    outcome = _invoke("parse")
+    outcome = _invoke("parse", "--target-path", str(PROJECT / "target"))
     if not outcome.success:
         raise WarehouseError(
             "dbt could not read the project",
