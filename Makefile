@@ -31,7 +31,7 @@ run: $(INSTALLED) $(if $(INPUT),,sample) ## start the database and sync: the sam
 	    $(if $(MARKETPLACE),--marketplace '$(MARKETPLACE)') $(if $(ACCOUNT),--account '$(ACCOUNT)')
 
 test: $(INSTALLED) ## run every test, on two workers (one where PGHOST names the server)
-	@$(BIN)/pytest $(if $(PGHOST),,--numprocesses 2 --dist loadgroup)
+	@$(BIN)/pytest $(if $(PGHOST),,--numprocesses 2 --dist loadscope)
 
 up: $(INSTALLED) ## start the database and migrate it
 	@$(BIN)/warehouse up

@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -56,13 +57,19 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a costly set-up goes to one worker: a file, or a folder's tests of one server."""
-    for item in items:
-        server = getattr(item, "callspec", None) and item.callspec.params.get("server")
-        group = f"{item.path.parent.name} on {server}" if server else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What shares a costly set-up goes to one worker: a file, or all tables on one server."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BySetUp(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path, _, test = nodeid.partition("::")
+            if not path.startswith("tests/schema/"):
+                return path
+            return f"tests/schema on {DEBIAN_SERVER if DEBIAN_SERVER in test else OWN_SERVER}"
+
+    return BySetUp(config, log)
 
 
 @pytest.fixture
