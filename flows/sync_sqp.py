@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -25,23 +25,19 @@ from flows.errors import UnreadableDelivery, WarehouseError
 from flows.progress import progress
 from flows.report import SyncReport, make_report
 from flows.settings import get_settings
-from flows.sources.bigquery import (
-    BigQueryRequest,
-    Comparison,
-    marketplace_of,
-    source_of,
-)
-from flows.sources.bigquery import compare as compare_table
-from flows.sources.bigquery_client import connect_bigquery
+from flows.sources.bigquery_request import BigQueryRequest
 from flows.sources.deliveries import Delivery, PeriodType
 from flows.sources.find import find_deliveries
 from flows.sources.read import read_delivery
-from flows.warehouse import bigquery_slices, dbt_build, slice_register
+from flows.warehouse import dbt_build, slice_register
 from flows.warehouse.buckets import one_ahead
 from flows.warehouse.connection import current_connection
 from flows.warehouse.landing import Landing
 from flows.warehouse.run_log import SYNC_TYPES, Run, SyncStatus, SyncType, leased_run
 from flows.warehouse.spool import Spool
+
+if TYPE_CHECKING:
+    from flows.sources.bigquery import Comparison
 
 SELECTOR = "sqp_summaries"
 SPOOL_FOLDER = "spool-"
@@ -150,15 +146,22 @@ def find(
 @step
 def compare(run: Run, request: BigQueryRequest) -> Comparison:
     """Find which slices of the table in BigQuery are not as they were loaded."""
+    # Google's libraries take seconds to load, and a sync of files needs none of them.
+    from flows.sources import bigquery
+    from flows.sources.bigquery_client import connect_bigquery
+    from flows.warehouse.bigquery_slices import LoadedSlices
+
     client = connect_bigquery(get_settings())
-    marketplace_id = marketplace_of(request, get_settings())
-    source = source_of(client, request.account)
-    loaded = bigquery_slices.LoadedSlices(run.connection, source, marketplace_id)
-    return compare_table(client, request, loaded, get_settings())
+    marketplace_id = bigquery.marketplace_of(request, get_settings())
+    source = bigquery.source_of(client, request.account)
+    loaded = LoadedSlices(run.connection, source, marketplace_id)
+    return bigquery.compare(client, request, loaded, get_settings())
 
 
 def remember(run: Run, comparison: Comparison) -> None:
     """Note what is landed of the table in BigQuery, what it cost, and what is held back."""
+    from flows.warehouse import bigquery_slices
+
     log_id = run.log_ids[SyncType.WEEKLY]
     bigquery_slices.remember(run.connection, comparison)
     bigquery_slices.write_metadata(run.connection, log_id, comparison)

@@ -14,7 +14,7 @@ from flows.commands.options import AsJson, examples
 from flows.errors import UsageError
 
 if TYPE_CHECKING:
-    from flows.sources.bigquery import BigQueryRequest
+    from flows.sources.bigquery_request import BigQueryRequest
 
 
 class Source(StrEnum):
@@ -38,8 +38,9 @@ def request(
         UsageError: the options or the settings cannot mean anything.
     """
     from flows.settings import get_settings
-    from flows.sources.bigquery import BigQueryRequest, marketplace_of
+    from flows.sources.bigquery import marketplace_of
     from flows.sources.bigquery_client import connect_bigquery
+    from flows.sources.bigquery_request import BigQueryRequest
 
     if paths:
         raise UsageError(

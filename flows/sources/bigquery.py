@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -21,6 +22,7 @@ from flows.errors import UnreadableDelivery, UsageError
 from flows.settings import Settings
 from flows.sources.bigquery_client import JOB_PREFIX, BigQuery, estimate, talking_to_bigquery
 from flows.sources.bigquery_contract import check_schema, contract
+from flows.sources.bigquery_request import BigQueryRequest
 from flows.sources.bigquery_rows import Restriction, open_rows
 from flows.sources.deliveries import (
     Delivery,
@@ -42,24 +44,6 @@ MOST_ASINS = 500
 WEEK = timedelta(weeks=1)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BigQueryRequest:
-    """What the user said about a sync from BigQuery.
-
-    Attributes:
-        marketplace: of all rows; without it the setting's.
-        account: of all rows; without it each row's `Client Name`.
-        since, weeks: compare from this day on, or so many weeks back, instead of the window.
-        accept_losses: load weeks also that lost most of their rows.
-    """
-
-    marketplace: str | None = None
-    account: str | None = None
-    since: date | None = None
-    weeks: int | None = None
-    accept_losses: bool = False
 
 
 class SliceName(NamedTuple):
@@ -191,21 +175,21 @@ class Comparison:
         wanted: dict[date, set[str]] = {}
         for name in self.changed():
             wanted.setdefault(name.period_start, set()).add(name.subject)
+        there: dict[date, Counter[str]] = {week: Counter() for week in wanted}
+        for name, print_ in self.found.items():
+            if name.period_start in there:
+                there[name.period_start][name.subject] += print_.row_count
         weeks: dict[date, frozenset[str] | None] = {}
         expected = 0
         for week, asins in sorted(wanted.items()):
-            in_week = {n: p for n, p in self.found.items() if n.period_start == week}
+            rows = there[week]
             whole = (
                 len(asins) > MOST_ASINS
-                or asins >= {name.subject for name in in_week}
+                or rows.keys() <= asins
                 or not all(re.match(ASIN_PATTERN, asin) for asin in asins)
             )
             weeks[week] = None if whole else frozenset(asins)
-            expected += sum(
-                print_.row_count
-                for name, print_ in in_week.items()
-                if whole or name.subject in asins
-            )
+            expected += rows.total() if whole else sum(rows[asin] for asin in asins)
         return Restriction(self.date_type, weeks), expected
 
     def held_back(self) -> list[UnreadableDelivery]:

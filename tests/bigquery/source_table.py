@@ -12,13 +12,13 @@ from typing import Any
 
 from flows.settings import get_settings
 from flows.sources.bigquery import (
-    BigQueryRequest,
     Comparison,
     compare,
     source_of,
 )
 from flows.sources.bigquery_client import BigQuery, connect_bigquery
 from flows.sources.bigquery_contract import contract
+from flows.sources.bigquery_request import BigQueryRequest
 from flows.sources.deliveries import PeriodType
 from flows.sources.read import read_delivery
 from flows.sync_sqp import remember

@@ -13,8 +13,8 @@ import pytest
 
 from flows.errors import UnreadableDelivery, UsageError
 from flows.settings import Connection, get_settings
-from flows.sources.bigquery import BigQueryRequest
 from flows.sources.bigquery_client import BigQueryError
+from flows.sources.bigquery_request import BigQueryRequest
 from flows.warehouse.connection import connect
 from tests.bigquery.engine import Engine
 from tests.bigquery.source_table import (

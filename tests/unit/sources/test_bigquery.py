@@ -16,7 +16,6 @@ from flows.commands.bigquery import refuse_options, request
 from flows.errors import UsageError
 from flows.settings import Settings
 from flows.sources.bigquery import (
-    BigQueryRequest,
     Fingerprint,
     Loss,
     SliceName,
@@ -25,6 +24,7 @@ from flows.sources.bigquery import (
 )
 from flows.sources.bigquery_client import BigQueryError, connect_bigquery, talking_to_bigquery
 from flows.sources.bigquery_contract import check_schema, contract
+from flows.sources.bigquery_request import BigQueryRequest
 from flows.sources.bigquery_rows import Restriction
 
 WEEK_1, WEEK_2 = date(2026, 11, 1), date(2026, 11, 8)
