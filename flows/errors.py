@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from enum import IntEnum
+from typing import Any
+
+BUSY = "busy"
+"""What came of a sync that another process was already at."""
 
 
 class ExitCode(IntEnum):
@@ -22,16 +27,21 @@ def exit_code_of(statuses: Iterable[str]) -> ExitCode:
         "success": ExitCode.DONE,
         "partial": ExitCode.PARTIAL,
         "failed": ExitCode.FAILED,
-        "busy": ExitCode.BUSY,
+        BUSY: ExitCode.BUSY,
     }
     codes = {by_status[status] for status in statuses}
     return codes.pop() if len(codes) == 1 else ExitCode.PARTIAL if codes else ExitCode.DONE
 
 
 class WarehouseError(Exception):
-    """An expected failure, told in one line what, one why, one next step."""
+    """An expected failure, told in one line what, one why, one next step.
+
+    Attributes:
+        retry_at: from when another attempt makes sense (UTC), where that is known.
+    """
 
     exit_code = ExitCode.FAILED
+    retry_at: datetime | None = None
 
     def __init__(self, what: str, why: str, next_step: str) -> None:
         super().__init__(f"{what}: {why} → {next_step}")
@@ -42,6 +52,10 @@ class WarehouseError(Exception):
     def as_dict(self) -> dict[str, str]:
         """The three parts by name."""
         return {"what": self.what, "why": self.why, "next_step": self.next_step}
+
+    def details(self) -> dict[str, Any]:
+        """The error for a log row: the three parts, and what else its kind knows."""
+        return dict(self.as_dict())
 
 
 class UsageError(WarehouseError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +19,7 @@ from flows.clients.amazon_ads import AmazonAds
 from flows.clients.failures import ApiError, Failure
 from flows.clients.http import ApiSession
 from flows.clients.lwa import Client
-from flows.errors import Busy, ExitCode, WarehouseError, exit_code_of
+from flows.errors import BUSY, Busy, ExitCode, WarehouseError, exit_code_of
 from flows.settings import get_settings
 from flows.sources.amazon_accounts import AccountList, list_accounts
 from flows.vocabulary.accounts import AccountSyncStatus, AccountSyncType
@@ -37,7 +36,6 @@ from flows.warehouse.rate_limits import RateLimits
 from flows.warehouse.secrets import SecretBox
 
 APPLICATION = "warehouse sync-accounts"
-BUSY = "busy"
 
 
 @dataclass
@@ -121,12 +119,12 @@ def _sync(
             try:
                 report = reading.run(accept_shrink)
             except WarehouseError as error:
-                sync.fail(error, reading.retry_at(error), reading.requests)
+                sync.fail(error, reading.requests)
                 report = reading.report(AccountSyncStatus.FAILED)
                 report.problems = [error.as_dict()]
             except BaseException as error:
                 if not session.closed:
-                    sync.fail(_unexpected(error), None, reading.requests)
+                    sync.fail(_unexpected(error), reading.requests)
                 raise
     except Busy as error:
         return ConnectionSync(connection.name, connection.email, BUSY, problems=[error.as_dict()])
@@ -168,7 +166,7 @@ class _Reading:
         report = self.report(status)
         report.counts = self.sync.swap(found, status, metadata, accept_shrink=accept_shrink)
         die_here_if_asked("accounts_swapped")
-        report.problems = [{"where": each.where, **each.error} for each in found.problems] + [
+        report.problems = [each.as_dict() for each in found.problems] + [
             {
                 "where": f"{bad.kind} {bad.id or 'without a legible id'}",
                 "what": "it could not be read",
@@ -195,10 +193,6 @@ class _Reading:
         connection = self.sync.connection
         return ConnectionSync(connection.name, connection.email, status, requests=self.requests)
 
-    def retry_at(self, error: WarehouseError) -> datetime | None:
-        """From when another attempt makes sense, where the API said so."""
-        return error.retry_at if isinstance(error, ApiError) else None
-
 
 def _judge(found: AccountList, *, was_empty: bool) -> AccountSyncStatus:
     """Whether all was read, or part; nothing at all is a failure and no empty list.
@@ -207,16 +201,7 @@ def _judge(found: AccountList, *, was_empty: bool) -> AccountSyncStatus:
         ApiError: nothing could be read, or the login sees no account of any kind.
     """
     if found.problems and not (found.accounts or found.left):
-        first = found.problems[0].error
-        failed = ApiError(
-            Failure(first["failure"]),
-            first["what"],
-            first["why"],
-            status=first["status"],
-            code=first["code"],
-            request_id=first["request_id"],
-            next_step=first["next_step"],
-        )
+        failed = found.problems[0].error
         failed.retry_at = found.retry_at()
         raise failed
     if was_empty and not (found.accounts or found.quarantined or found.left):

@@ -17,7 +17,7 @@ from flows.clients.amazon_ads import SEATS_PAGE, AmazonAds, SeatsFound
 from flows.clients.failures import ApiError
 from flows.clients.http import ApiSession
 from flows.clients.lwa import Client
-from flows.errors import Busy, ExitCode, UsageError, WarehouseError, exit_code_of
+from flows.errors import BUSY, Busy, ExitCode, UsageError, WarehouseError, exit_code_of
 from flows.settings import get_settings
 from flows.vocabulary.accounts import AccountSyncType
 from flows.vocabulary.amc import ApiRegion
@@ -30,7 +30,6 @@ from flows.warehouse.seats import DspAccount, SeatCounts, SeatSync, find_dsp_acc
 from flows.warehouse.secrets import SecretBox
 
 APPLICATION = "warehouse sync-seats"
-BUSY = "busy"
 
 
 @dataclass
@@ -140,10 +139,9 @@ def _sync_locked(
         report.status, report.counts = sync.swap(found, response, accept_shrink=accept_shrink)
         die_here_if_asked("seats_swapped")
     except WarehouseError as error:
-        retry_at = error.retry_at if isinstance(error, ApiError) else None
         if isinstance(error, ApiError):
             response |= {"status": error.status, "code": error.code, "request": error.request_id}
-        sync.fail(error, retry_at, response)
+        sync.fail(error, response)
         report.error = error.as_dict()
         return
     except BaseException as error:
@@ -151,7 +149,7 @@ def _sync_locked(
             told = WarehouseError(
                 "the sync was broken off", type(error).__name__, "run it again with --debug"
             )
-            sync.fail(told, None, response)
+            sync.fail(told, response)
         raise
     if report.status == SeatsSyncStatus.PARTIAL:
         report.error = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from flows.errors import WarehouseError
 
@@ -72,7 +72,6 @@ class ApiError(WarehouseError):
         code: the error's code in the API's own words.
         request_id: what the API's support asks for.
         retry_after: seconds that the API asked to wait, clamped.
-        retry_at: from when another attempt makes sense (UTC), where the API said so.
     """
 
     def __init__(
@@ -93,16 +92,15 @@ class ApiError(WarehouseError):
         self.code = code
         self.request_id = request_id
         self.retry_after = retry_after
-        self.retry_at: datetime | None = None
 
     @property
     def is_passing(self) -> bool:
         """Whether the same request may succeed later."""
         return self.failure in PASSING
 
-    def details(self) -> dict[str, str | int | None]:
+    def details(self) -> dict[str, Any]:
         """The error for a log row."""
-        return self.as_dict() | {
+        return super().details() | {
             "failure": self.failure,
             "status": self.status,
             "code": self.code,

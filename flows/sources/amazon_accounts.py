@@ -97,11 +97,14 @@ class FoundInstance:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that could not be read, what to do, and from when another attempt makes sense."""
+    """Something that could not be read, and why."""
 
     where: str
-    error: dict[str, Any]
-    retry_at: datetime | None = None
+    error: ApiError
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports and log rows."""
+        return {"where": self.where, **self.error.details()}
 
 
 @dataclass
@@ -143,7 +146,7 @@ class AccountList:
 
     def retry_at(self) -> datetime | None:
         """From when another attempt makes sense, where the API said so."""
-        return max((each.retry_at for each in self.problems if each.retry_at), default=None)
+        return max(filter(None, (each.error.retry_at for each in self.problems)), default=None)
 
     def has_problems(self) -> bool:
         """Whether something is missing that should be there."""
@@ -198,7 +201,7 @@ class _Reading:
         except ApiError as error:
             if error.failure is Failure.NEEDS_REAUTHORISATION:
                 self.stop = self.stop or error
-            self.result.problems.append(Problem(where, error.details(), error.retry_at))
+            self.result.problems.append(Problem(where, error))
             self.result.uncertain.add(doubt)
             return None
         self.result.sources_read += 1

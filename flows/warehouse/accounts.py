@@ -128,7 +128,7 @@ class AccountSync:
             ),
         )
 
-    def fail(self, error: WarehouseError, retry_at: datetime | None, requests: int) -> None:
+    def fail(self, error: WarehouseError, requests: int) -> None:
         """End the sync as failed: no account is changed, each says why it was not synced."""
         with self.session.transaction():
             count = self.session.execute(
@@ -137,11 +137,10 @@ class AccountSync:
                 set {ATTEMPT_FAILED}
                 where connection_id = %(connection)s and account_type <> 'dsp'
                 """,  # noqa: S608
-                {"connection": self.connection.id, "why": str(error), **backoff(retry_at)},
+                {"connection": self.connection.id, "why": str(error), **backoff(error.retry_at)},
             ).rowcount
-            details = error.details() if hasattr(error, "details") else error.as_dict()
             counts = AccountCounts(failed=count)
-            self.end(AccountSyncStatus.FAILED, counts, details, {"requests": requests})
+            self.end(AccountSyncStatus.FAILED, counts, error.details(), {"requests": requests})
 
     def _store_accounts(self, found: AccountList) -> tuple[int, int]:
         row = self.session.execute(
@@ -150,7 +149,7 @@ class AccountSync:
                 "rows": Jsonb(as_rows(found.accounts.values())),
                 "user": self.connection.user_id,
                 "connection": self.connection.id,
-                "next": datetime.now(UTC) + INTERVAL * random.uniform(0.9, 1.1),  # noqa: S311
+                "next": next_sync(),
             },
         ).fetchone()
         assert row is not None
@@ -316,13 +315,18 @@ def _details(found: AccountList) -> dict[str, Any] | None:
     if not found.has_problems():
         return None
     return {
-        "problems": [{"where": each.where, **each.error} for each in found.problems[:MOST_DETAILS]],
+        "problems": [each.as_dict() for each in found.problems[:MOST_DETAILS]],
         "problem_count": len(found.problems),
         "quarantined": [asdict(each) for each in found.quarantined[:MOST_DETAILS]],
         "quarantined_count": len(found.quarantined),
         "next_step": "the next sync tries again; a problem says where somebody has to act",
         "left_as_they_were": dict(list(found.left.items())[:MOST_DETAILS]),
     }
+
+
+def next_sync() -> datetime:
+    """When a sync that went well is due again: not all of them at the same time."""
+    return datetime.now(UTC) + INTERVAL * random.uniform(0.9, 1.1)  # noqa: S311
 
 
 def backoff(retry_at: datetime | None) -> dict[str, Any]:

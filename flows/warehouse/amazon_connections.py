@@ -442,7 +442,7 @@ def _record_failure(
         patience.first_wait * 2.0 ** min(row["refresh_failure_count"], 30), LONGEST_BACKOFF
     )
     until = datetime.now(UTC) + timedelta(seconds=backoff * random.uniform(0.75, 1.25))  # noqa: S311
-    if isinstance(error, ApiError) and error.retry_at:
+    if error.retry_at:
         until = max(until, error.retry_at)
     connection.execute(
         """

@@ -6,11 +6,9 @@ account says when it was last seen. `seats_metadata` is written when something h
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -23,9 +21,9 @@ from flows.errors import UsageError, WarehouseError
 from flows.vocabulary.dsp import SeatsSyncStatus
 from flows.warehouse.accounts import (
     ATTEMPT_FAILED,
-    INTERVAL,
     HeldBack,
     backoff,
+    next_sync,
     record_volume,
 )
 from flows.warehouse.faults import die_here_if_asked
@@ -124,14 +122,12 @@ class SeatSync:
             self._end(status, counts, None, response)
         return status, counts
 
-    def fail(
-        self, error: WarehouseError, retry_at: datetime | None, response: Mapping[str, Any]
-    ) -> None:
+    def fail(self, error: WarehouseError, response: Mapping[str, Any]) -> None:
         """End the sync as failed: seats and document stay as they were."""
         with self.session.transaction():
             self.session.execute(
                 f"update app.user_accounts set {ATTEMPT_FAILED} where id = %(account)s",  # noqa: S608
-                {"account": self.account.id, "why": str(error), **backoff(retry_at)},
+                {"account": self.account.id, "why": str(error), **backoff(error.retry_at)},
             )
             self._end(SeatsSyncStatus.FAILED, SeatCounts(), str(error), response)
 
@@ -183,7 +179,7 @@ class SeatSync:
                 "status": status,
                 "success": is_success,
                 "account": self.account.id,
-                "next": datetime.now(UTC) + INTERVAL * random.uniform(0.9, 1.1),  # noqa: S311
+                "next": next_sync(),
             },
         )
 
