@@ -160,20 +160,10 @@ def database(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Connection]:
     """A migrated, empty database that settings, dbt and subprocesses use for this test."""
-    name = f"wh_test_{os.getpid()}_{time.monotonic_ns()}"
-    execute(
-        server,
-        sql.SQL("create database {} template {}").format(
-            sql.Identifier(name), sql.Identifier(template)
-        ),
-    )
-    connection = server.model_copy(update={"database": name})
     monkeypatch.setenv("WAREHOUSE_HOME", str(tmp_path / ".warehouse"))
-    use_database(monkeypatch, connection)
-    with psycopg.connect(**connection.libpq(), autocommit=True) as session:
-        migrate.settle_database(session)
-    yield connection
-    drop_database(server, name)
+    name = f"wh_test_{os.getpid()}_{time.monotonic_ns()}"
+    with cloned_database(server, template, name, monkeypatch) as connection:
+        yield connection
 
 
 @pytest.fixture(autouse=True)
@@ -261,6 +251,27 @@ def use_database(patch: pytest.MonkeyPatch, connection: Connection) -> None:
     for name, value in connection.environment().items():
         patch.setenv(name, value)
     get_settings.cache_clear()
+
+
+@contextmanager
+def cloned_database(
+    server: Connection, template: str, name: str, patch: pytest.MonkeyPatch
+) -> Iterator[Connection]:
+    """A migrated, empty database of this name, which settings and subprocesses use within."""
+    connection = server.model_copy(update={"database": name})
+    execute(
+        server,
+        sql.SQL("create database {} template {}").format(
+            sql.Identifier(name), sql.Identifier(template)
+        ),
+    )
+    try:
+        use_database(patch, connection)
+        with psycopg.connect(**connection.libpq(), autocommit=True) as session:
+            migrate.settle_database(session)
+        yield connection
+    finally:
+        drop_database(server, name)
 
 
 def execute(server: Connection, statement: sql.Composable) -> None:

@@ -321,3 +321,20 @@ def changed(change: Callable[[Any], Any]) -> Fault:
         return reply
 
     return spoil
+
+
+ANYWHERE: dict[str, Fault] = {
+    **{str(code): status(code) for code in (400, 401, 403, 404, 500, 502, 503, 504)},
+    "429": too_many(),
+    "429 for long": too_many("500"),
+    "reset": reset,
+    "cut off": truncated,
+    "half JSON": half_json,
+    "HTML": html,
+    "empty": empty,
+    "drip": slow(0.1),
+    "bomb": gzip_bomb(8),
+    "redirect": redirect("http://localhost:1/"),
+    "an object": changed(lambda _: {}),
+}
+"""What may come in place of any answer."""

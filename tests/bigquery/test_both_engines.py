@@ -19,15 +19,13 @@ from typing import Any
 import psycopg
 import pytest
 from dbt.cli.main import dbtRunner
-from psycopg import sql
 from psycopg.rows import dict_row
 
 from flows.settings import PROJECT_ROOT, Connection, get_settings
 from flows.sources.bigquery_client import connect_bigquery
 from flows.warehouse.bigquery_tables import SMALL_SUMMARIES, publish_landing, publish_summaries
-from flows.warehouse.migrate import settle_database
 from tests.bigquery.engine import PROJECT, Engine, engine_or_skip
-from tests.conftest import drop_database, execute, use_database
+from tests.conftest import cloned_database
 from tests.integration.landing_rows import Landing, Row, week
 from tests.integration.test_marts import ASINS, LAST_WEEK, WEEKS, delivered, history
 
@@ -131,37 +129,33 @@ def built(
     server: Connection, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Built]:
     """Three rounds: history; late, restated, emptied and a whole month gone; and one thing more."""
-    postgres = server.model_copy(update={"database": f"{template}_both"})
-    names = sql.Identifier(postgres.database), sql.Identifier(template)
-    with engine_or_skip() as engine, pytest.MonkeyPatch.context() as patch:
-        execute(server, sql.SQL("create database {} template {}").format(*names))
-        try:
-            use_database(patch, postgres)
-            environment = engine.settings() | {
-                "BIGQUERY_METHOD": "oauth-secrets",
-                "BIGQUERY_TOKEN": "no secret",
-            }
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            get_settings.cache_clear()
-            with psycopg.connect(**postgres.libpq(), autocommit=True) as session:
-                settle_database(session)
-                session.execute("set time zone 'UTC'")
-                landing = Landing(session)
-                folder = tmp_path_factory.mktemp("both")
-                both = Built(engine, postgres, landing, folder)
-                chance = random.Random(11)
-                history(landing, chance)
-                both.round("history")
-                change(landing, chance)
-                both.round("changes")
-                landing.deliver(week(WEEKS[6], ASINS[1]), delivered(chance, strange=True))
-                both.round("late")
-                both.statements = engine.statements()
-                yield both
-        finally:
-            get_settings.cache_clear()
-            drop_database(server, postgres.database)
+    with (
+        engine_or_skip() as engine,
+        pytest.MonkeyPatch.context() as patch,
+        cloned_database(server, template, f"{template}_both", patch) as postgres,
+    ):
+        environment = engine.settings() | {
+            "BIGQUERY_METHOD": "oauth-secrets",
+            "BIGQUERY_TOKEN": "no secret",
+        }
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        get_settings.cache_clear()
+        with psycopg.connect(**postgres.libpq(), autocommit=True) as session:
+            session.execute("set time zone 'UTC'")
+            landing = Landing(session)
+            folder = tmp_path_factory.mktemp("both")
+            both = Built(engine, postgres, landing, folder)
+            chance = random.Random(11)
+            history(landing, chance)
+            both.round("history")
+            change(landing, chance)
+            both.round("changes")
+            landing.deliver(week(WEEKS[6], ASINS[1]), delivered(chance, strange=True))
+            both.round("late")
+            both.statements = engine.statements()
+            yield both
+    get_settings.cache_clear()
 
 
 def change(landing: Landing, chance: random.Random) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,11 +22,10 @@ from flows.clients.lwa import TokenSet
 from flows.settings import Connection, get_settings
 from flows.warehouse.amazon_connections import store_connection
 from flows.warehouse.connection import connect
-from flows.warehouse.migrate import settle_database
 from flows.warehouse.secrets import SecretBox
 from tests.apis.amazon import CANARY, Amazon, amazon
 from tests.apis.worlds import fill
-from tests.conftest import drop_database, execute, use_database
+from tests.conftest import cloned_database
 
 QUICK = {
     "attempts": 2,
@@ -144,9 +144,7 @@ def files_with_canary(*folders: Path) -> list[str]:
     ]
 
 
-def get_now(seconds: float = 0) -> Any:
-    from datetime import UTC, datetime, timedelta
-
+def get_now(seconds: float = 0) -> datetime:
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
@@ -155,14 +153,6 @@ def open_shop(
     server: Connection, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shop]:
     """The one database and the servers of a module."""
-    name = f"wh_shop_{os.getpid()}"
-    execute(
-        server,
-        sql.SQL("create database {} template {}").format(
-            sql.Identifier(name), sql.Identifier(template)
-        ),
-    )
-    database = server.model_copy(update={"database": name})
     home: Path = tmp_path_factory.mktemp("shop")
     with amazon() as servers, pytest.MonkeyPatch.context() as patch:
         patch.setenv("WAREHOUSE_HOME", str(home / ".warehouse"))
@@ -170,10 +160,10 @@ def open_shop(
         patch.setenv("AMAZON_PATIENCE", json.dumps(QUICK))
         for variable, value in servers.environment().items():
             patch.setenv(variable, value)
-        use_database(patch, database)
-        with psycopg.connect(**database.libpq(), autocommit=True) as session:
-            settle_database(session)
-        with psycopg.connect(**database.libpq(), autocommit=True) as session:
+        with (
+            cloned_database(server, template, f"wh_shop_{os.getpid()}", patch) as database,
+            psycopg.connect(**database.libpq(), autocommit=True) as session,
+        ):
             session.execute("set time zone 'UTC'")
             anna, bert = (
                 session.execute(
@@ -185,7 +175,6 @@ def open_shop(
             )
             yield Shop(database, session, servers, anna, bert)
     get_settings.cache_clear()
-    drop_database(server, name)
 
 
 @pytest.fixture

@@ -25,8 +25,7 @@ from psycopg.rows import dict_row
 from flows.errors import Busy
 from flows.settings import PROJECT_ROOT, Connection
 from flows.warehouse import dbt_build
-from flows.warehouse.migrate import settle_database
-from tests.conftest import drop_database, execute, use_database
+from tests.conftest import cloned_database
 from tests.integration.landing_rows import (
     UK,
     US,
@@ -91,14 +90,8 @@ def database(
 
     The name is part of what dbt has parsed: with another one it would parse the project again.
     """
-    connection = server.model_copy(update={"database": f"wh_dbt_{os.getpid()}"})
-    name, source = sql.Identifier(connection.database), sql.Identifier(template)
-    execute(server, sql.SQL("create database {} template {}").format(name, source))
-    use_database(monkeypatch, connection)
-    with psycopg.connect(**connection.libpq(), autocommit=True) as session:
-        settle_database(session)
-    yield connection
-    drop_database(server, connection.database)
+    with cloned_database(server, template, f"wh_dbt_{os.getpid()}", monkeypatch) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="session")

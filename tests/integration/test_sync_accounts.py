@@ -203,20 +203,8 @@ def test_what_changes_and_what_goes(shop: Shop) -> None:
     assert back["status"] == "active"
 
 
-ANY: dict[str, faults.Fault] = {
-    **{str(code): faults.status(code) for code in (400, 401, 403, 404, 500, 502, 503, 504)},
-    "429": faults.too_many(),
-    "429 for long": faults.too_many("500"),
+ANY: dict[str, faults.Fault] = faults.ANYWHERE | {
     "429 until": faults.too_many("Fri, 01 Jan 2100 00:00:00 GMT"),
-    "reset": faults.reset,
-    "cut off": faults.truncated,
-    "half JSON": faults.half_json,
-    "HTML": faults.html,
-    "empty": faults.empty,
-    "drip": faults.slow(0.1),
-    "bomb": faults.gzip_bomb(8),
-    "redirect": faults.redirect("http://localhost:1/"),
-    "an object": faults.changed(lambda _: {}),
     "a list of nothing known": faults.changed(lambda _: ["x", 1]),
 }
 NORMAL = {(AMC, "403")}

@@ -9,11 +9,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from flows.settings import Connection, get_settings
-from flows.warehouse.migrate import settle_database
-from tests.conftest import drop_database, execute, use_database
+from tests.conftest import cloned_database
 from tests.integration.test_dbt_models import Dbt, dbt
 from tests.schema.planted import ALPHA, BRAVO, Tenant, plant
 
@@ -29,29 +27,25 @@ def built(
     dbt: Dbt,
 ) -> Iterator[psycopg.Connection[Any]]:
     """An administrator's connection; what a test changes it takes back."""
-    database = server.model_copy(update={"database": f"wh_built_{os.getpid()}"})
-    name, source = sql.Identifier(database.database), sql.Identifier(template)
-    execute(server, sql.SQL("create database {} template {}").format(name, source))
-    with pytest.MonkeyPatch.context() as patch:
-        use_database(patch, database)
-        with psycopg.connect(**database.libpq(), autocommit=True) as connection:
-            settle_database(connection)
-        with psycopg.connect(**database.libpq(), autocommit=True) as connection:
-            connection.execute("set time zone 'UTC'")
-            guest = Tenant("MARKGUEST").user_id
-            connection.execute(
-                "insert into app.users (id, email, password_hash, first_name, last_name)"
-                " values (%s, 'guest@example.com', 'x', 'g', 'g')",
-                (guest,),
-            )
-            for tenant in (ALPHA, BRAVO):
-                plant(connection, tenant, guest)
-            dbt("seed")
-            dbt("run")
-            dbt("snapshot")
-            yield connection
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        cloned_database(server, template, f"wh_built_{os.getpid()}", patch) as database,
+        psycopg.connect(**database.libpq(), autocommit=True) as connection,
+    ):
+        connection.execute("set time zone 'UTC'")
+        guest = Tenant("MARKGUEST").user_id
+        connection.execute(
+            "insert into app.users (id, email, password_hash, first_name, last_name)"
+            " values (%s, 'guest@example.com', 'x', 'g', 'g')",
+            (guest,),
+        )
+        for tenant in (ALPHA, BRAVO):
+            plant(connection, tenant, guest)
+        dbt("seed")
+        dbt("run")
+        dbt("snapshot")
+        yield connection
     get_settings.cache_clear()
-    drop_database(server, database.database)
 
 
 def manifest(dbt: Dbt) -> dict[str, Any]:
