@@ -2,9 +2,6 @@
     {%- set target = arg_dict['target_relation'] -%}
     {%- set rebuilt = arg_dict['temp_relation'] -%}
 
-    {#- Joins go by the key: what lies in the other columns costs time and tells nothing. #}
-    analyze {{ rebuilt }} ({{ arg_dict['unique_key'] | join(', ') }});
-
     {{ create_partitions(target, rebuilt) }}
 
     {{ replace_rows(

@@ -1,11 +1,7 @@
 {% macro get_incremental_replace_periods_sql(arg_dict) -%}
-    {%- set rebuilt = arg_dict['temp_relation'] -%}
-
-    analyze {{ rebuilt }};
-
     {{ replace_rows(
         arg_dict['target_relation'],
-        rebuilt,
+        arg_dict['temp_relation'],
         columns=arg_dict['dest_columns'] | map(attribute='name') | list,
         key=arg_dict['unique_key'],
         not_compared=['updated_at'],
