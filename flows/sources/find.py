@@ -104,6 +104,12 @@ def _account_option(option: str | None) -> str | None:
 
 def _expand(paths: Sequence[str]) -> list[_File]:
     """The files that paths mean, each once, those of a folder or glob sorted."""
+    if not paths:
+        raise UsageError(
+            "no PATH was given",
+            "deliveries are read from files, or from BigQuery with --from bigquery",
+            "name files, folders or globs that hold deliveries",
+        )
     files: dict[Path, _File] = {}
     for given in paths:
         for name in _names(given):
@@ -111,7 +117,7 @@ def _expand(paths: Sequence[str]) -> list[_File]:
             files.setdefault(path.resolve(), _File(path.as_posix(), path))
     if not files:
         raise UsageError(
-            f"no delivery found in {', '.join(paths) or 'no path at all'}",
+            f"no delivery found in {', '.join(paths)}",
             "there is no file in it that could be one",
             "name files, folders or globs that hold deliveries",
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,8 +36,8 @@ def build(selector: str, *, sync_log_id: int | None = None) -> BuildSummary:
         WarehouseError: dbt could not run, or a model or test failed; it names each with the
             model it tests and its compiled file.
     """
-    os.environ["WAREHOUSE_SYNC_LOG_ID"] = str(sync_log_id or "")
-    outcome = _invoke("build", "--selector", selector)
+    with _environment(WAREHOUSE_SYNC_LOG_ID=str(sync_log_id or "")):
+        outcome = _invoke("build", "--selector", selector)
     if outcome.exception is not None:
         raise WarehouseError(
             "dbt could not build the summaries",
@@ -103,22 +105,34 @@ def parse() -> None:
         )
 
 
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Environment variables as long as a dbt runs that reads them."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _invoke(*arguments: str) -> Any:
     from dbt.cli.main import dbtRunner
 
-    os.environ.update(get_settings().dbt_environment())
-    return dbtRunner().invoke(
-        [
-            *arguments,
-            "--project-dir",
-            str(PROJECT),
-            "--profiles-dir",
-            str(PROJECT_ROOT),
-            "--log-level",
-            "none",
-            "--no-use-colors",
-        ]
-    )
+    with _environment(**get_settings().dbt_environment()):
+        return dbtRunner().invoke(
+            [
+                *arguments,
+                *("--project-dir", str(PROJECT)),
+                *("--profiles-dir", str(PROJECT_ROOT)),
+                *("--log-level", "none"),
+                "--no-use-colors",
+            ]
+        )
 
 
 def describe(result: Any) -> str:
