@@ -178,7 +178,7 @@ class _Reading:
             found = asyncio.run(self._read())
         finally:
             self.remote_seconds = time.perf_counter() - begun
-            self._ledger.exchange(self.sync.session)
+            self._ledger.settle(self.sync.session)
         die_here_if_asked("accounts_fetched")
         status = _judge(found, was_empty=not self.sync.known)
         metadata = {

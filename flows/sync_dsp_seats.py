@@ -214,4 +214,4 @@ def _read(
     try:
         return asyncio.run(read())
     finally:
-        ledger.exchange(session)
+        ledger.settle(session)

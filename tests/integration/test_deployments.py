@@ -113,6 +113,16 @@ def artifacts(client: SyncPrefectClient, run: UUID) -> dict[str, Artifact]:
     return {str(artifact.key): artifact for artifact in found}
 
 
+def children(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text("ascii")
+    return [int(child) for child in listed.split()]
+
+
+def descendants(process: int) -> list[int]:
+    below = children(process)
+    return [*below, *(each for child in below for each in descendants(child))]
+
+
 def test_everything_is_deployed_as_it_is_written(client: SyncPrefectClient) -> None:
     written = yaml.safe_load((PROJECT_ROOT / "prefect.yaml").read_text("utf-8"))["deployments"]
     deployed = client.read_deployments()
@@ -198,7 +208,7 @@ def test_a_schedule_starts_runs_by_itself(client: SyncPrefectClient) -> None:
                 run for run in runs if run.auto_scheduled and run.state_name == "Completed"
             ]
             time.sleep(1)
-        assert completed
+        assert completed, [(run.name, run.expected_start_time, run.state_name) for run in runs]
     finally:
         client.delete_deployment_schedule(nightly, schedule.id)
 
@@ -209,7 +219,7 @@ def test_failing_runs_fire_their_automation(client: SyncPrefectClient) -> None:
         assert run.state is not None
         assert run.state.is_failed(), run.state
     verdict = str(artifacts(client, run.id)["sync-sqp-verdict"].data)
-    assert "next: name" in verdict
+    assert "next: check the path" in verdict
     assert (automations.FAILED_IN_A_ROW, "warehouse.flow.sync-sqp") in fired(
         {automations.FAILED_IN_A_ROW}, 60
     )
@@ -228,7 +238,8 @@ def test_a_run_whose_machine_is_gone_is_closed_and_taken_up(
         in_the_way.execute("lock table landing.sqp_slices in access exclusive mode")
         run = start(client, "sync-sqp/files", paths=files)
         wait_for(client, run, lambda found: found.state_name == "Running")
-        os.killpg(served.worker.pid, signal.SIGKILL)
+        for process in (served.worker.pid, *descendants(served.worker.pid)):
+            os.kill(process, signal.SIGKILL)
         gone = wait_for(client, run, is_over)
     assert gone.state is not None
     assert gone.state.is_crashed(), gone.state
@@ -248,19 +259,30 @@ def test_serve_prints_where_it_is_and_an_interrupt_ends_all_of_it(
         stderr=subprocess.STDOUT,
         text=True,
     )
+    try:
+        see_it_serve_and_end(process)
+    finally:
+        process.terminate()
+        process.wait(90)
+
+
+def see_it_serve_and_end(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     url = ""
     for line in process.stdout:
-        url = next((word for word in line.split() if word.endswith("/api")), url)
+        url = next(
+            (word for word in line.split() if word.startswith("http") and word.endswith("/api")),
+            url,
+        )
         if "Ctrl-C" in line:
             break
     assert url, process.poll()
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) >= 2
+    started = descendants(process.pid)
+    assert len(started) >= 2
     with urllib.request.urlopen(f"{url}/health") as answer:
         assert answer.status == 200
     process.send_signal(signal.SIGINT)
     assert process.wait(90) == 0
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"{url}/health")
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert not any(Path(f"/proc/{child}").exists() for child in started)
