@@ -25,6 +25,9 @@ ROOT_DOCUMENTS = {
 
 FOLDERS = {"docs/runbooks": "runbooks", "docs/decisions": "decisions"}
 FOLDER_TITLES = {"runbooks": "Runbooks", "decisions": "Decisions"}
+SHORT_SENTENCE = 3
+"""Sentences of so few words, such as `Decided.`, say nothing about a document."""
+
 DATED = re.compile(r"^(\d{4}-\d{2}-\d{2})-")
 
 
@@ -35,7 +38,7 @@ class Document:
     Attributes:
         source: the file, from the project's root.
         address: the page, from the site's root.
-        about: its first sentence.
+        about: its first sentence of more than a few words.
         dated: the day in its name, if there is one.
     """
 
@@ -65,7 +68,7 @@ def write_documents(site: Site, root: Path = PROJECT_ROOT) -> list[Document]:
             f"{name}/index.html",
             "folder.html",
             title=FOLDER_TITLES[name],
-            documents=sorted(listed, key=lambda each: (each.dated, each.title), reverse=False),
+            documents=sorted(sorted(listed, key=_title), key=_dated, reverse=True),
         )
     return documents
 
@@ -80,6 +83,14 @@ def read_documents(root: Path) -> list[Document]:
             if path.name != "README.md":
                 addresses[f"{folder}/{path.name}"] = f"{name}/{path.stem}.html"
     return [_read(root, source, address) for source, address in addresses.items()]
+
+
+def _title(document: Document) -> str:
+    return document.title.lower()
+
+
+def _dated(document: Document) -> str:
+    return document.dated
 
 
 def _read(root: Path, source: str, address: str) -> Document:
@@ -97,7 +108,7 @@ def _read(root: Path, source: str, address: str) -> Document:
         source=source,
         address=address,
         title=titles[0] if titles else Path(source).stem,
-        about=_first_sentence(paragraphs[0]) if paragraphs else "",
+        about=_first_sentence(" ".join(paragraphs[:3])),
         dated=dated[1] if dated else "",
         text=text,
     )
@@ -141,4 +152,6 @@ def _plain(children: Sequence[Token]) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    return re.split(r"(?<=[.:!?])\s", text, maxsplit=1)[0].rstrip(":")
+    sentences = re.split(r"(?<=[.:!?])\s", text)
+    telling = (each for each in sentences if len(each.split()) > SHORT_SENTENCE)
+    return next(telling, "").rstrip(":")

@@ -142,11 +142,21 @@ def styles() -> str:
 
 
 def policy(*, runs_scripts: bool, own_styles_only: bool = True) -> str:
-    """A page's content security policy: nothing comes from elsewhere, and nothing inline runs."""
-    digest = base64.b64encode(hashlib.sha256(styles().encode()).digest()).decode()
-    allowed_styles = f"'sha256-{digest}'" if own_styles_only else "'unsafe-inline'"
+    """A page's content security policy: nothing comes from elsewhere, and nothing inline runs.
+
+    A script may add an empty style element and fill it with rules, as plotly does.
+    """
+    allowed = f"{digest(styles())} {digest('')}" if runs_scripts else digest(styles())
+    if not own_styles_only:
+        allowed = "'unsafe-inline'"
     scripts = "'self'" if runs_scripts else "'none'"
     return (
-        f"default-src 'none'; script-src {scripts}; style-src {allowed_styles};"
+        f"default-src 'none'; script-src {scripts};"
+        f" style-src {allowed};"
         " img-src 'self' data: blob:; base-uri 'none'; form-action 'none'"
     )
+
+
+def digest(text: str) -> str:
+    """How a content security policy names an inline style or script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
