@@ -47,11 +47,8 @@ lint: up ## check style, types and SQL (which dbt compiles), parse the models fo
 	$(DBT) --quiet --warn-error parse $(DBT_PROJECT) --target dev
 	$(DBT) --quiet --warn-error parse $(DBT_PROJECT) --target bigquery
 
-docs: up ## build the documentation of the models: site/index.html
-	$(DBT) --quiet docs generate --static $(DBT_PROJECT)
-	@mkdir -p site
-	@cp dbt_project/target/static_index.html site/index.html
-	@echo "site/index.html"
+docs: up ## write the site: quality, plots, models explained, runbooks (site/index.html)
+	@$(BIN)/warehouse site
 
 bench: $(INSTALLED) ## measure what the claims about speed rest on
 	@$(BIN)/python -m benchmarks

@@ -35,7 +35,8 @@ def deviation(percentage: Number | None) -> str | None:
     """A difference that is in percent already; the smallest one stays visible: 0.00008 %."""
     if percentage is None:
         return None
-    return f"{percentage:.2g} %" if 0 < abs(percentage) < 1 else f"{percentage:,.1f} %"
+    size = abs(float(percentage))
+    return f"{percentage:.2g} %" if 0 < size < 1 else f"{percentage:,.1f} %"
 
 
 def count(value: Number | None) -> str | None:

@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -98,7 +99,7 @@ def _read(root: Path, source: str, address: str) -> Document:
     tokens = _markdown().parse(text)
     inlines = [
         (before.type, token.children or [])
-        for before, token in zip(tokens, tokens[1:], strict=False)
+        for before, token in pairwise(tokens)
         if token.type == "inline"
     ]
     titles = [_plain(children) for kind, children in inlines if kind == "heading_open"]

@@ -45,11 +45,12 @@ NAVIGATION = (
 
 
 class Site:
-    """A folder that pages are written into."""
+    """A folder that pages are written into; `written` is what was."""
 
     def __init__(self, folder: Path, *, built_at: datetime | None = None) -> None:
         self.folder = folder
         self.built_at = built_at or datetime.now(UTC)
+        self.written: set[Path] = set()
 
     def write(
         self,
@@ -100,7 +101,18 @@ class Site:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.draft")
         draft.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        self.written.add(path)
         return draft.replace(path)
+
+    def remove_others(self) -> None:
+        """Remove the pages that an earlier build wrote and this one did not.
+
+        Only pages in folders that this build wrote into: what else lies there is not ours.
+        """
+        for folder in {path.parent for path in self.written} - {self.folder}:
+            for page in folder.glob("*.html"):
+                if page not in self.written:
+                    page.unlink()
 
 
 @cache

@@ -259,7 +259,12 @@ def funnel(key: str, steps: Sequence[Row]) -> Figure:
                 for side in ("market", "own")
             ],
         },
-        columns=["step", "#own", "#of own", "#goes on", "#market", "#of market", "#goes on", "#gap"],
+        columns=[
+            "step",
+            *("#own", "#of own", "#goes on"),
+            *("#market", "#of market", "#goes on"),
+            "#gap",
+        ],
         table=[
             [
                 STEPS.get(step["step"], step["step"]),

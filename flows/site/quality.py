@@ -222,8 +222,7 @@ def _loads(session: Session) -> dict[tuple[str, str], Load]:
         """,
     )
     return {
-        (row["account_id"], row["report_view"]): Load(row["run"], row["loaded_at"])
-        for row in found
+        (row["account_id"], row["report_view"]): Load(row["run"], row["loaded_at"]) for row in found
     }
 
 

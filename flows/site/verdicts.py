@@ -39,11 +39,6 @@ class Verdict(IntEnum):
         """The word in templates and style sheets."""
         return self.name.lower()
 
-    @property
-    def label(self) -> str:
-        """The word for people."""
-        return {"passed": "ok", "warning": "warns", "failed": "fails"}.get(self.word, "unknown")
-
 
 @dataclass(frozen=True)
 class Result:
