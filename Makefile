@@ -59,7 +59,7 @@ clean: $(if $(wildcard .warehouse),$(INSTALLED)) ## stop the database and delete
 	    echo "the embedded database was left alone, because PGHOST is set: unset it first" >&2; \
 	    exit 1; \
 	fi
-	@rm -rf .warehouse sample site logs dbt_project/target dbt_project/logs
+	@rm -rf .warehouse sample site screenshots logs dbt_project/target dbt_project/logs
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './.venv/*' -not -path './.tools/*' -prune -exec rm -rf {} +
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from math import isfinite
 
 NOTHING = "–"
 """What stands where there is no value."""
@@ -35,15 +36,20 @@ def deviation(percentage: Number | None) -> str | None:
     """A difference that is in percent already; the smallest one stays visible: 0.00008 %."""
     if percentage is None:
         return None
-    size = abs(float(percentage))
-    return f"{percentage:.2g} %" if 0 < size < 1 else f"{percentage:,.1f} %"
+    if 0 < abs(percentage) < 1:
+        return f"{Decimal(f'{percentage:.2g}'):f} %"
+    return f"{percentage:,.1f} %"
 
 
 def count(value: Number | None) -> str | None:
     """A count or a sum with its thousands apart; decimals only where there are some."""
     if value is None:
         return None
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
+    if not isfinite(value):
+        return str(value)
+    if value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{Decimal(f'{value:.4g}'):f}"
 
 
 def day(value: date | None) -> str | None:

@@ -120,6 +120,8 @@ def to_html(document: Document, pages: dict[str, str]) -> str:
     markdown = _markdown()
     tokens = markdown.parse(document.text)
     for token in tokens:
+        if "right" in str(token.attrs.pop("style", "")):
+            token.attrs["class"] = "number"
         for child in token.children or []:
             if child.type == "link_open":
                 _lead(child, document, pages)
