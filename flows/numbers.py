@@ -36,7 +36,7 @@ def deviation(percentage: Number | None) -> str | None:
     """A difference that is in percent already; the smallest one stays visible: 0.00008 %."""
     if percentage is None:
         return None
-    if 0 < abs(percentage) < 1:
+    if 0 < abs(float(percentage)) < 1:
         return f"{Decimal(f'{percentage:.2g}'):f} %"
     return f"{percentage:,.1f} %"
 
@@ -49,7 +49,7 @@ def count(value: Number | None) -> str | None:
         return str(value)
     if value == int(value):
         return f"{value:,.0f}"
-    return f"{value:,.1f}" if abs(value) >= 1000 else f"{Decimal(f'{value:.4g}'):f}"
+    return f"{value:,.1f}" if abs(float(value)) >= 1000 else f"{Decimal(f'{value:.4g}'):f}"
 
 
 def day(value: date | None) -> str | None:
