@@ -18,7 +18,7 @@ unexport VIRTUAL_ENV
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test up down lint docs bench clean
+.PHONY: help run test up down serve lint docs bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ up: $(INSTALLED) ## start the database and migrate it
 
 down: $(INSTALLED) ## stop the database
 	@$(BIN)/warehouse down
+
+serve: sample up ## Prefect server, worker and schedules on this machine, until Ctrl-C
+	@$(BIN)/warehouse serve
 
 lint: up ## check style, types and SQL (which dbt compiles), parse the models for both engines
 	$(BIN)/ruff check

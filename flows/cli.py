@@ -25,6 +25,7 @@ from flows.commands import (
     metrics,
     seats,
     secrets,
+    serve,
     site,
     upkeep,
 )
@@ -293,16 +294,8 @@ def ask(question: str) -> None:
 
 
 for commands in (
-    backup,
-    secrets,
-    upkeep,
-    coverage,
-    metrics,
-    alerts,
-    amazon,
-    seats,
-    bigquery,
-    site,
+    *(backup, secrets, upkeep, coverage, metrics),
+    *(alerts, serve, amazon, seats, bigquery, site),
 ):
     commands.register(app)
 

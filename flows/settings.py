@@ -179,6 +179,9 @@ class Settings(BaseSettings):
         default=120, ge=0, description="How long a request that may yet succeed is tried again."
     )
 
+    site_url: str | None = Field(
+        default=None, description="Where people find the site that `make docs` writes."
+    )
     lease_seconds: int = Field(
         default=120, gt=1, description="How long a run may be silent before it is shown as dead."
     )
