@@ -21,6 +21,7 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 from flows import numbers
 from flows.site.pages import TEMPLATES, Site, formats
 from flows.site.rows import Row, Session, rows
+from flows.site.verdicts import WHOLE_TABLE
 
 INDEX = "data_docs/index.html"
 RUNS_SHOWN = 5
@@ -94,7 +95,7 @@ def read_validations(session: Session) -> list[Validation]:
                 select from sqp.data_quality_checks as checks
                 where
                     checks.sync_log_id = sync_log.id
-                    and checks.check_type not in ('dbt_test', 'alert', 'default_partition')
+                    and checks.check_type <> all(%(others)s)
             )
             order by sync_log.run_id, sync_log.id desc
         ),
@@ -125,10 +126,10 @@ def read_validations(session: Session) -> list[Validation]:
         from newest
         inner join sqp.sync_log as sync_log on newest.run_id = sync_log.run_id
         inner join sqp.data_quality_checks as checks on sync_log.id = checks.sync_log_id
-        where checks.check_type not in ('dbt_test', 'alert', 'default_partition')
+        where checks.check_type <> all(%(others)s)
         order by newest.run desc, checks.id
         """,
-        {"runs": RUNS_SHOWN},
+        {"runs": RUNS_SHOWN, "others": list(WHOLE_TABLE)},
     )
     suite_of = {name: suite for suite in SUITES for name in _check_names(suite)}
     validations: dict[tuple[Any, ...], list[Row]] = {}

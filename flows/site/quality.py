@@ -12,6 +12,7 @@ from flows.site.pages import Site
 from flows.site.rows import Row, Session, rows, rows_of
 from flows.site.verdicts import (
     WATCHED,
+    WHOLE_TABLE,
     Cell,
     Change,
     Load,
@@ -114,7 +115,7 @@ def read_quality(session: Session) -> Quality:
         compared=[
             each
             for each in newest
-            if each.check_type not in ("dbt_test", "alert")
+            if each.check_type not in WHOLE_TABLE
             and each.source_value is not None
             and each.target_value is not None
         ],

@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import IntEnum
 from itertools import groupby
 
-WHOLE_TABLE = ("dbt_test", "default_partition", "alert")
+WHOLE_TABLE = ("dbt_test", "freshness", "default_partition", "alert")
 """Kinds of checks that look at a whole table, whichever accounts a run brought."""
 
 WATCHED = {
