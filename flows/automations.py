@@ -41,6 +41,7 @@ ENDS = {
 }
 """What a run does that has no process any more, for the time being or for good."""
 RETRY = "prefect.flow-run.AwaitingRetry"
+RUNNING = "prefect.flow-run.Running"
 
 
 def definitions(
@@ -74,9 +75,7 @@ def definitions(
         AutomationCore(
             name=LONG_RUN,
             description=f"A run has not ended after {limits.run_limit}.",
-            trigger=_silence(
-                after="prefect.flow-run.Running", expect={RETRY, *ENDS}, within=limits.run_limit
-            ),
+            trigger=_silence(after={RUNNING}, expect={RETRY, *ENDS}, within=limits.run_limit),
             actions=[
                 action(
                     notification_block,
@@ -89,8 +88,8 @@ def definitions(
             name=LATE_RUN,
             description=f"No worker has begun a run {limits.late_after} after it was found late.",
             trigger=_silence(
-                after="prefect.flow-run.Late",
-                expect={"prefect.flow-run.Pending", "prefect.flow-run.Running", *ENDS},
+                after={"prefect.flow-run.Late"},
+                expect={"prefect.flow-run.Pending", RUNNING, *ENDS},
                 within=limits.late_after,
             ),
             actions=[
@@ -105,7 +104,7 @@ def definitions(
             name=ZOMBIE_RUN,
             description=f"A run has given no sign of life for {limits.silent_after}: it is closed.",
             trigger=_silence(
-                after=HEARTBEAT, expect={HEARTBEAT, *ENDS}, within=limits.silent_after
+                after={RUNNING, HEARTBEAT}, expect={HEARTBEAT, *ENDS}, within=limits.silent_after
             ),
             actions=[
                 ChangeFlowRunState(
@@ -122,10 +121,10 @@ def definitions(
     ]
 
 
-def _silence(*, after: str, expect: set[str], within: timedelta) -> EventTrigger:
+def _silence(*, after: set[str], expect: set[str], within: timedelta) -> EventTrigger:
     """A run of ours that does none of what it is expected to do in time."""
     return EventTrigger(
-        after={after},
+        after=after,
         expect=expect,
         match=RUNS,
         match_related=OF_OURS,

@@ -26,6 +26,7 @@ from flows.commands import (
     seats,
     secrets,
     serve,
+    site,
     upkeep,
 )
 from flows.commands.bigquery import Source
@@ -294,7 +295,7 @@ def ask(question: str) -> None:
 
 for commands in (
     *(backup, secrets, upkeep, coverage, metrics),
-    *(alerts, serve, amazon, seats, bigquery),
+    *(alerts, serve, amazon, seats, bigquery, site),
 ):
     commands.register(app)
 

@@ -40,7 +40,7 @@ from tests.integration.test_alerts import fired
 LIMITS = AlertThresholds(
     failures_in_a_row=2,
     run_limit=timedelta(minutes=15),
-    late_after=timedelta(minutes=10),
+    late_after=timedelta(seconds=5),
     silent_after=timedelta(seconds=45),
 )
 
@@ -246,6 +246,10 @@ def test_a_run_whose_machine_is_gone_is_closed_and_taken_up(
     assert "no sign of life" in str(gone.state.message)
     again = run_cli("sync-sqp", *files, env={"PREFECT_API_URL": served.api_url})
     assert again.returncode == 0, again.stderr
+
+    late = start(client, "keep-tables/nightly")
+    waiting = (automations.LATE_RUN, f"prefect.flow-run.{late}")
+    assert waiting in fired({automations.LATE_RUN, automations.ZOMBIE_RUN}, 120)
 
 
 def test_serve_prints_where_it_is_and_an_interrupt_ends_all_of_it(
