@@ -11,12 +11,17 @@ from typing import Any
 
 from dbt_bouncer.check_framework.decorator import check, fail
 
-DEAD_CODE = re.compile(
-    r"(?im)^\s*--\s*(?:select|from|where|(?:inner|left|cross|full)\s+join|and|or|union\s+all"
-    r"|group\s+by|order\s+by|\{%)\b(?=.*[=(,{]|\s+\w+$)"
-    r"|^\s*--\s*\{%|^\s*--.*[;,]\s*$|\{#[^#]*\{[{%]"
+SQL_WORDS = (
+    r"(?:with|select|from|where|and|or|on|(?:inner |left |right |full |cross )?join|union all"
+    r"|group by|order by|limit|case|when|else|end)"
 )
-"""A comment that holds SQL or Jinja, rather than a sentence about it."""
+DEAD_CODE = re.compile(
+    rf"^\s*--\s*(?:{SQL_WORDS}|{SQL_WORDS.upper()})\b.*[=(<>{{*]"
+    rf"|^\s*--\s*(?:from|FROM|(?:inner |left )?join) [\w.\"]+\s*$"
+    r"|^\s*--\s*[\w.\"]+(?: as \w+)?,\s*$|^\s*--.*;\s*$|^\s*--\s*\{%|\{#[^#]*\{[{%]",
+    re.MULTILINE,
+)
+"""A comment that holds SQL or Jinja, rather than a sentence about it, which has a capital."""
 
 DISPATCHED = re.compile(r"^(?:default|postgres|bigquery|test)__?")
 
