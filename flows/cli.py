@@ -22,6 +22,7 @@ from flows.commands import (
     backup,
     bigquery,
     coverage,
+    explain,
     metrics,
     seats,
     secrets,
@@ -294,7 +295,7 @@ def ask(question: str) -> None:
 
 
 for commands in (
-    *(backup, secrets, upkeep, coverage, metrics),
+    *(backup, secrets, upkeep, coverage, explain, metrics),
     *(alerts, serve, amazon, seats, bigquery, site),
 ):
     commands.register(app)

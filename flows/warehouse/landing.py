@@ -27,13 +27,17 @@ from flows.warehouse import slice_register
 from flows.warehouse.buckets import CONTENT_COLUMNS, PreparedBucket, one_ahead, prepare
 from flows.warehouse.faults import die_here_if_asked
 from flows.warehouse.row_hashes import slice_digest
-from flows.warehouse.slice_register import KnownSlice, NewLoad, SliceLoad, landing_column
+from flows.warehouse.slice_register import KnownSlice, NewLoad, OwnCounts, SliceLoad, landing_column
 from flows.warehouse.spool import Arrival, Spool
 
 COPY_ROWS = 4_096
 NO_ROWS = np.empty(0, dtype=np.int64)
 EMPTY = slice_digest(np.zeros(2, dtype=np.uint64), 0)
 """The digest of a slice without rows."""
+OWN_COUNTS = tuple(
+    f"own_{stage}_count" for stage in ("impression", "click", "cart_add", "purchase")
+)
+"""The columns whose sums `OwnCounts` are, in its order."""
 
 
 @dataclass
@@ -247,6 +251,7 @@ class Landing:
     def _replace_changed(
         self, changed: list[_Slice], known: Mapping[SliceKey, KnownSlice], rows: pa.Table
     ) -> None:
+        counts = [rows.column(name).to_numpy() for name in OWN_COUNTS]
         ids = slice_register.register(
             self.connection,
             [
@@ -258,6 +263,7 @@ class Landing:
                     rejected_count=each.rejected,
                     source_file=each.delivery.name,
                     delivered_at=each.delivery.delivered_at,
+                    own_counts=OwnCounts(*(int(count[each.positions].sum()) for count in counts)),
                 )
                 for each in changed
             ],

@@ -1,7 +1,8 @@
 """The register of slices: which load of a slice came last, and which one is in force.
 
 A slice's newest load is a *candidate* until its checks are done: `accept` puts it in force and
-removes the load before, `hold` leaves the load before in force.
+removes the load before, `hold` leaves the load before in force. What each load was, and what became
+of it, stays in `landing.slice_loads`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,15 @@ class SliceLoad(NamedTuple):
     load_id: int
 
 
+class OwnCounts(NamedTuple):
+    """A slice's own counts, summed over its queries: what a restatement changed shows in them."""
+
+    impressions: int
+    clicks: int
+    cart_adds: int
+    purchases: int
+
+
 class NewLoad(NamedTuple):
     """A load to put into the register as a slice's candidate."""
 
@@ -56,6 +66,7 @@ class NewLoad(NamedTuple):
     rejected_count: int
     source_file: str
     delivered_at: datetime
+    own_counts: OwnCounts
 
 
 def landing_table(report_view: str) -> sql.Identifier:
@@ -91,30 +102,66 @@ def register(connection: Connection, loads: Sequence[NewLoad]) -> dict[SliceKey,
     """Make each load its slice's candidate; returns the slices' ids, new ones in given order."""
     found = connection.execute(
         """
-        insert into landing.sqp_slices (
-            account_id, marketplace_id, report_view, period_type, period_start, period_end,
-            subject, load_id, slice_digest, row_count, rejected_count, source_file,
-            delivered_at, loaded_at
+        with came as materialized (
+            select *
+            from unnest(
+                %s::text[], %s::text[], %s::text[], %s::text[], %s::date[], %s::date[], %s::text[],
+                %s::bigint[], %s::bytea[], %s::bigint[], %s::bigint[], %s::text[],
+                %s::timestamptz[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]
+            ) as came (
+                account_id, marketplace_id, report_view, period_type, period_start, period_end,
+                subject, load_id, slice_digest, row_count, rejected_count, source_file,
+                delivered_at, own_impressions, own_clicks, own_cart_adds, own_purchases
+            )
+        ),
+
+        registered as (
+            insert into landing.sqp_slices (
+                account_id, marketplace_id, report_view, period_type, period_start, period_end,
+                subject, load_id, slice_digest, row_count, rejected_count, source_file,
+                delivered_at, loaded_at
+            )
+            select
+                account_id, marketplace_id, report_view, period_type, period_start, period_end,
+                subject, load_id, slice_digest, row_count, rejected_count, source_file,
+                delivered_at, clock_timestamp()
+            from came
+            on conflict on constraint sqp_slices_key do update set
+                load_id = excluded.load_id,
+                slice_digest = excluded.slice_digest,
+                row_count = excluded.row_count,
+                rejected_count = excluded.rejected_count,
+                source_file = excluded.source_file,
+                delivered_at = excluded.delivered_at,
+                loaded_at = excluded.loaded_at,
+                slice_status = 'landed',
+                held_reason = null
+            returning slice_id, account_id, marketplace_id, report_view, period_type,
+                period_start, period_end, subject, loaded_at
+        ),
+
+        noted as (
+            insert into landing.slice_loads (
+                account_id, slice_id, load_id, source_file, row_count, rejected_count,
+                own_impressions, own_clicks, own_cart_adds, own_purchases, slice_digest,
+                delivered_at, loaded_at
+            )
+            select
+                came.account_id, registered.slice_id, came.load_id, came.source_file,
+                came.row_count, came.rejected_count, came.own_impressions, came.own_clicks,
+                came.own_cart_adds, came.own_purchases, came.slice_digest, came.delivered_at,
+                registered.loaded_at
+            from came
+            inner join registered using (
+                account_id, marketplace_id, report_view, period_type, period_start, subject
+            )
         )
-        select came.*, clock_timestamp()
-        from unnest(
-            %s::text[], %s::text[], %s::text[], %s::text[], %s::date[], %s::date[], %s::text[],
-            %s::bigint[], %s::bytea[], %s::bigint[], %s::bigint[], %s::text[], %s::timestamptz[]
-        ) as came
-        on conflict on constraint sqp_slices_key do update set
-            load_id = excluded.load_id,
-            slice_digest = excluded.slice_digest,
-            row_count = excluded.row_count,
-            rejected_count = excluded.rejected_count,
-            source_file = excluded.source_file,
-            delivered_at = excluded.delivered_at,
-            loaded_at = excluded.loaded_at,
-            slice_status = 'landed',
-            held_reason = null
-        returning slice_id, account_id, marketplace_id, report_view, period_type, period_start,
+
+        select slice_id, account_id, marketplace_id, report_view, period_type, period_start,
             period_end, subject
+        from registered
         """,
-        _columns([(*load.key, *load[1:]) for load in loads]),
+        _columns([(*load.key, *load[1:-1], *load.own_counts) for load in loads]),
     ).fetchall()
     return {SliceKey(*key): slice_id for slice_id, *key in found}
 
@@ -241,10 +288,22 @@ def accept_and_hold(connection: Connection, held: Mapping[int, str]) -> int:
         if held:
             connection.execute(
                 """
-                update landing.sqp_slices as slices
-                set slice_status = 'held', held_reason = checked.reason
-                from unnest(%s::bigint[], %s::text[]) as checked (slice_id, reason)
-                where slices.slice_id = checked.slice_id and slices.slice_status = 'landed'
+                with held as (
+                    update landing.sqp_slices as slices
+                    set slice_status = 'held', held_reason = checked.reason
+                    from unnest(%s::bigint[], %s::text[]) as checked (slice_id, reason)
+                    where slices.slice_id = checked.slice_id and slices.slice_status = 'landed'
+                    returning
+                        slices.account_id, slices.slice_id, slices.load_id, slices.held_reason
+                )
+
+                update landing.slice_loads as loads
+                set held_reason = held.held_reason
+                from held
+                where
+                    loads.account_id = held.account_id
+                    and loads.slice_id = held.slice_id
+                    and loads.load_id = held.load_id
                 """,
                 (list(held), list(held.values())),
             )
@@ -257,18 +316,34 @@ def accept_and_hold(connection: Connection, held: Mapping[int, str]) -> int:
         ).fetchall()
         accepted = connection.execute(
             """
-            update landing.sqp_slices
-            set
-                slice_status = 'accepted',
-                accepted_load_id = load_id,
-                accepted_digest = slice_digest,
-                accepted_row_count = row_count,
-                accepted_at = clock_timestamp()
-            where slice_status = 'landed'
+            with accepted as (
+                update landing.sqp_slices
+                set
+                    slice_status = 'accepted',
+                    accepted_load_id = load_id,
+                    accepted_digest = slice_digest,
+                    accepted_row_count = row_count,
+                    accepted_at = clock_timestamp()
+                where slice_status = 'landed'
+                returning account_id, slice_id, load_id, accepted_at
+            ),
+
+            noted as (
+                update landing.slice_loads as loads
+                set accepted_at = accepted.accepted_at
+                from accepted
+                where
+                    loads.account_id = accepted.account_id
+                    and loads.slice_id = accepted.slice_id
+                    and loads.load_id = accepted.load_id
+            )
+
+            select count(*)
+            from accepted
             """
-        ).rowcount
+        ).fetchone()
         delete_loads(connection, [SliceLoad(*values) for values in replaced])
-    return accepted
+    return int(accepted[0]) if accepted else 0
 
 
 def landing_column(name: str, report_view: str) -> str:

@@ -58,6 +58,10 @@ ROWS = {
         "high_sum, job_id) values (%(mark)s, 'p.d.t', 'ATVPDKIKX0DER', '2025-01-05', "
         "'B000000001', 1, 2, 3, 'job')"
     ),
+    "landing.slice_loads": (
+        "(account_id, slice_id, load_id, source_file, row_count, rejected_count, slice_digest, "
+        "delivered_at, loaded_at) values (%(mark)s, 1, 1, %(mark)s, 1, 0, 'd', now(), now())"
+    ),
     "app.amc_accounts": (
         "(id, user_id, account_id, marketplace_id, region) values (%(amc)s, %(user)s, "
         "'ENTITY' || %(mark)s::text, 'ATVPDKIKX0DER', 'NA')"
