@@ -329,8 +329,8 @@ ROWS_IN_FORCE = sql.SQL(
 REFUSED = sql.SQL(
     """
     select
-        marketplace_id, period_start, subject as asin, source_file, source_line, reason_code,
-        reason, rejected_at
+        marketplace_id, period_start, subject as asin, load_id, source_file, source_line,
+        reason_code, reason, rejected_at
     from landing.rejected_rows
     where report_view = 'asin' and period_type = 'WEEK' and{asked}
     and (%(asin)s::text is null or subject = %(asin)s)

@@ -164,11 +164,12 @@ def _tell_refused(refused: Sequence[Row]) -> None:
     if not refused:
         return
     console.say_table(
-        ("week", "ASIN", "file", "line", "reason"),
+        ("week", "ASIN", "load", "file", "line", "reason"),
         [
             (
                 numbers.day(row["period_start"]),
                 row["asin"],
+                row["load_id"],
                 row["source_file"],
                 row["source_line"],
                 row["reason"],

@@ -219,6 +219,19 @@ def test_every_change_of_a_slice_gives_what_a_full_rebuild_gives(
     assert_summaries_are_exact(landing)
 
 
+def test_a_full_refresh_builds_with_its_unit_tests(landing: Landing, dbt: Dbt) -> None:
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe")])
+    dbt.run()
+    results = dbt("build", *MODELS, "--full-refresh", "--exclude-resource-type", "test")
+    assert {str(each.status) for each in results} <= {"success", "pass"}
+    assert [each for each in results if each.node.resource_type == "unit_test"]
+
+
+def test_a_rate_takes_sums_and_differences(database: Connection, dbt: Dbt) -> None:
+    [shown] = dbt("show", "--inline", "select {{ ratio('7 - 4', '2 + 4') }} as rate")
+    assert shown.agate_table.columns["rate"][0] == Decimal("0.5")
+
+
 def test_purchases_far_above_clicks_are_no_rate(landing: Landing, dbt: Dbt) -> None:
     """A ratio that numeric(10, 6) cannot hold is left out instead of failing every slice."""
     landing.deliver(week(JANUARY_5, RED), [query("red shoe", own_clicks=1, own_purchases=20_000)])

@@ -5,8 +5,8 @@
 {% macro postgres__ratio(numerator, denominator) -%}
     cast(
         case
-            when {{ numerator }} / 9999 < {{ denominator }}
-                then cast({{ numerator }} as numeric) / {{ denominator }}
+            when ({{ numerator }}) / 9999 < ({{ denominator }})
+                then cast({{ numerator }} as numeric) / ({{ denominator }})
         end as numeric(10, 6)
     )
 {%- endmacro %}
@@ -14,8 +14,8 @@
 {% macro bigquery__ratio(numerator, denominator) -%}
     {%- set quotient -%}
         case
-            when {{ numerator }} / 9999 < {{ denominator }}
-                then cast({{ numerator }} as bignumeric) / {{ denominator }}
+            when ({{ numerator }}) / 9999 < ({{ denominator }})
+                then cast({{ numerator }} as bignumeric) / ({{ denominator }})
         end
     {%- endset -%}
     {{ rounded(quotient, 10, 6) }}
