@@ -10,6 +10,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from flows.sources.bigquery import Comparison, Fingerprint, SliceName
+from flows.sources.bigquery_partitions import Compared
 
 Connection = psycopg.Connection[Any]
 
@@ -45,15 +46,11 @@ class LoadedSlices:
         ).fetchall()
         return {SliceName(*row[:3]): Fingerprint(*row[3:]) for row in rows}
 
-    def compared_at(self, first_day: date) -> datetime | None:
-        """The table's change time at the last sync, if that compared as far and held nothing."""
+    def last_comparison(self) -> Compared | None:
+        """What the last sync knew of the table, if that came through."""
         row = self._connection.execute(
             """
-            select
-                (sync_metadata ->> 'table_modified')::timestamptz,
-                sync_status = 'completed'
-                and (sync_metadata ->> 'weeks_held_back')::integer = 0
-                and (sync_metadata ->> 'compared_from')::date <= %s
+            select sync_status = 'completed', sync_metadata
             from sqp.sync_log
             where
                 sync_metadata ->> 'slices_of' = %s
@@ -61,9 +58,20 @@ class LoadedSlices:
             order by id desc
             limit 1
             """,
-            (first_day, *self._key),
+            self._key,
         ).fetchone()
-        return row[0] if row and row[1] else None
+        if row is None or not row[0]:
+            return None
+        known = row[1]
+        modified, whole_on = known["table_modified"], known.get("compared_whole_on")
+        return Compared(
+            first_day=date.fromisoformat(known["compared_from"]),
+            is_whole=not known["weeks_held_back"],
+            table_modified=datetime.fromisoformat(modified) if modified else None,
+            partitions=known.get("partitions"),
+            held_weeks=frozenset(map(date.fromisoformat, known.get("held_weeks", ()))),
+            whole_on=date.fromisoformat(whole_on) if whole_on else date.min,
+        )
 
 
 def remember(connection: Connection, comparison: Comparison) -> None:

@@ -43,7 +43,13 @@ def sunday(weeks_ago: int) -> date:
     return SUNDAY - timedelta(weeks=weeks_ago)
 
 
-def create(engine: Engine, *, date_type: str = "DATE", number: str = "INT64") -> None:
+def create(
+    engine: Engine,
+    *,
+    date_type: str = "DATE",
+    number: str = "INT64",
+    partition_by: str | None = None,
+) -> None:
     """The table, empty, its numbers of one kind."""
     columns = []
     for name, types in contract().items():
@@ -53,7 +59,8 @@ def create(engine: Engine, *, date_type: str = "DATE", number: str = "INT64") ->
         if kind == "INT64":
             kind = number
         columns.append(f"`{name}` {kind}")
-    engine.sql(f"create or replace table {TABLE} ({', '.join(columns)})")
+    parts = f" partition by {partition_by}" if partition_by else ""
+    engine.sql(f"create or replace table {TABLE} ({', '.join(columns)}){parts}")
 
 
 def row(asin: str, query: str, impressions: int, day: date, client: str = CLIENT) -> dict[str, Any]:
