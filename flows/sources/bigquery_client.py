@@ -50,6 +50,10 @@ class BigQueryError(WarehouseError):
     """BigQuery did not do what was asked; nothing of the sync was loaded."""
 
 
+class NotAllowed(BigQueryError):
+    """These credentials may not do it, whenever they ask."""
+
+
 @dataclass(frozen=True)
 class BigQuery:
     """Where the table is and how to reach it.
@@ -197,10 +201,10 @@ def talking_to_bigquery(
                 _said(error),
                 "switch billing on for the project, or name another in BIGQUERY_PROJECT",
             ) from error
-        raise BigQueryError(
+        raise NotAllowed(
             f"{what} may not be read with these credentials",
             _said(error),
-            "give them the roles BigQuery Data Viewer on the table, and BigQuery Job User and"
+            "give them the roles BigQuery Data Viewer on the dataset, and BigQuery Job User and"
             " BigQuery Read Session User on the project",
         ) from error
     except exceptions.GoogleAPICallError as error:

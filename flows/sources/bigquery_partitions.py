@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from google.api_core import exceptions
 from google.cloud import bigquery
 
 from flows.sources.bigquery_client import (
     JOB_PREFIX,
     BigQuery,
-    BigQueryError,
+    NotAllowed,
     estimate,
     talking_to_bigquery,
 )
@@ -93,9 +92,7 @@ def partition_times(client: BigQuery, table: bigquery.Table) -> tuple[dict[str, 
                 timeout=60,
             )
             rows = list(job.result(retry=client.retry))
-    except BigQueryError as error:
-        if not isinstance(error.__cause__, exceptions.Forbidden):
-            raise
+    except NotAllowed as error:
         log.warning(
             "%s is compared row by row: the change times of its partitions may not be read (%s)",
             client.table,

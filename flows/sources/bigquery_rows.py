@@ -19,6 +19,7 @@ from flows.sources.bigquery_client import (
     JOB_PREFIX,
     BigQuery,
     BigQueryError,
+    NotAllowed,
     estimate,
     talking_to_bigquery,
     too_dear,
@@ -124,8 +125,8 @@ def _stored(
                 max_stream_count=client.streams,
             )
     except BigQueryError as error:
-        not_allowed = (exceptions.Forbidden, exceptions.MethodNotImplemented)
-        if isinstance(error.__cause__, not_allowed) or "non-table" in error.why:
+        is_missing = isinstance(error.__cause__, exceptions.MethodNotImplemented)
+        if isinstance(error, NotAllowed) or is_missing or "non-table" in error.why:
             log.warning(
                 "%s is read over REST, which is slower and costs a query: the Storage Read API"
                 " is not allowed (%s)",

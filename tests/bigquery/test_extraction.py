@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -12,62 +11,25 @@ import psycopg
 import pytest
 
 from flows.errors import UnreadableDelivery, UsageError
-from flows.settings import Connection, get_settings
+from flows.settings import get_settings
 from flows.sources.bigquery_client import BigQueryError
 from flows.sources.bigquery_request import BigQueryRequest
-from flows.warehouse.connection import connect
 from tests.bigquery.engine import Engine
 from tests.bigquery.source_table import (
     NAME,
     SUNDAY,
+    asked_for_rows,
     change,
     compared,
     create,
     extract,
+    in_force,
     insert,
     row,
     rows_of,
     sunday,
 )
 from tests.integration.deliveries import asin
-
-
-@pytest.fixture
-def warehouse(
-    engine: Engine, database: Connection, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[psycopg.Connection[Any]]:
-    """A warehouse whose settings name the engine, beside an empty source table."""
-    for name, value in engine.settings().items():
-        monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
-    create(engine)
-    engine.faults()
-    with connect(autocommit=True) as connection:
-        yield connection
-
-
-def in_force(warehouse: psycopg.Connection[Any]) -> dict[tuple[str, str], list[tuple[str, int]]]:
-    """Of each slice in force its rows: query and own impressions."""
-    found: dict[tuple[str, str], list[tuple[str, int]]] = {}
-    for subject, start, query, impressions in warehouse.execute(
-        """
-        select slices.subject, slices.period_start::text, stored.query,
-            stored.asin_impression_count
-        from landing.sqp_slices as slices
-        left join landing.sqp_asin as stored
-            on stored.slice_id = slices.slice_id and stored.load_id = slices.accepted_load_id
-        order by 1, 2, 3
-        """
-    ):
-        rows = found.setdefault((subject, start), [])
-        if query is not None:
-            rows.append((query, impressions))
-    return found
-
-
-def asked_for_rows(engine: Engine) -> list[str]:
-    """The conditions of the reads since faults were planned last."""
-    return [each.removeprefix("restriction ") for each in engine.asked() if "restriction" in each]
 
 
 def test_only_changed_slices_are_read_and_the_end_is_as_if_all_had_been(
