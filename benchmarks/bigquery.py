@@ -40,7 +40,7 @@ def run(folder: Path, rows: int) -> dict[str, Any]:
             [[newest]] = engine.sql(f"select max(`Date`) from `{TABLE}`")  # noqa: S608 - ours
             with fresh_database():
                 os.environ["BIGQUERY_STORAGE_API"] = "false"
-                over_rest = _once("sync", str(newest))
+                over_rest = _once("sync", str(newest.date()))
             with fresh_database():
                 os.environ["BIGQUERY_STORAGE_API"] = "true"
                 alone = _once("alone")

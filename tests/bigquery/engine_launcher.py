@@ -4,7 +4,7 @@ Runs in the engine's own environment: `python engine_launcher.py DATA_FOLDER`. P
 JSON, its two ports, once it serves. What is added:
 
 - a job of CREATE TABLE AS tells its destination table, which dbt-bigquery asks for;
-- `SET (a, b) = (SELECT AS STRUCT …)`;
+- `SET (a, b) = (SELECT AS STRUCT …)`; GRANT and REVOKE, which it takes and forgets;
 - copies and loads into partitions, `table$202610`;
 - bytes: a query costs the logical bytes of the columns that it names, in the partitions that its
   condition leaves; a dry run says so, and `maximumBytesBilled` is obeyed; a read session likewise;
@@ -34,6 +34,7 @@ from local_bigquery.engine import database
 from local_bigquery.errors import STATUSES, BigQueryError
 from local_bigquery.grpc import read, server
 from local_bigquery.jobs import copy, query, runner
+from local_bigquery.models import JobStatistics2
 from local_bigquery.settings import settings
 from local_bigquery.sql import params, script
 from local_bigquery.sql.rules import information_schema
@@ -95,6 +96,18 @@ def bridge_destination_of_create_table_as() -> None:
         return statistics, children, destination or (made[-1] if made else None)
 
     query.execute = execute
+
+
+def bridge_grants() -> None:
+    """Grants are taken and change nothing: the engine lets everybody read every table."""
+    plain = query._run
+
+    def run(cur, tree, *args):
+        if isinstance(tree, exp.Grant | exp.Revoke):
+            return JobStatistics2(statementType=type(tree).__name__.upper())
+        return plain(cur, tree, *args)
+
+    query._run = run
 
 
 def bridge_set_of_a_struct() -> None:
@@ -461,6 +474,7 @@ def main() -> None:
     bridge_extensions()
     bridge_fingerprints()
     bridge_destination_of_create_table_as()
+    bridge_grants()
     bridge_set_of_a_struct()
     bridge_copies_of_partitions()
     bridge_loads_of_partitions()
