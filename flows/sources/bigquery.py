@@ -21,7 +21,7 @@ from google.cloud import bigquery
 
 from flows.errors import UnreadableDelivery, UsageError
 from flows.settings import Settings
-from flows.sources.bigquery_client import JOB_PREFIX, BigQuery, estimate, talking_to_bigquery
+from flows.sources.bigquery_client import BigQuery, estimate, talking_to_bigquery
 from flows.sources.bigquery_contract import check_schema, contract
 from flows.sources.bigquery_partitions import (
     WEEK,
@@ -447,14 +447,8 @@ def _queried(
     query = slices_query(client.table, date_type, condition, is_hashed=is_hashed)
     estimated = estimate(client, query, parameters)
     with talking_to_bigquery(client.table):
-        job = client.rest.query(
-            query,
-            job_config=client.query_config(query_parameters=parameters),
-            job_id_prefix=JOB_PREFIX,
-            retry=client.retry,
-            timeout=60,
-        )
-        rows = list(job.result(retry=client.retry))
+        job = client.start(query, parameters)
+        rows = list(client.rows(job))
     found: dict[SliceName, Fingerprint] = {}
     undated = 0
     for row in rows:

@@ -17,11 +17,12 @@ import google.auth
 import grpc
 from google.api_core import exceptions
 from google.api_core.client_options import ClientOptions
-from google.api_core.retry import Retry
+from google.api_core.retry import Retry, if_exception_type
 from google.auth import exceptions as auth_exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
-from google.cloud.bigquery.retry import DEFAULT_RETRY
+from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY, DEFAULT_RETRY
+from google.cloud.bigquery.table import RowIterator
 from google.cloud.bigquery_storage_v1 import BigQueryReadClient
 from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (
     BigQueryReadGrpcTransport,
@@ -42,6 +43,10 @@ LABELS = {"application": "warehouse", "flow": "sync-sqp"}
 _QUOTA = {"quotaExceeded", "rateLimitExceeded", "jobRateLimitExceeded", "userRateLimitExceeded"}
 _TOO_DEAR = {"bytesBilledLimitExceeded"}
 _NO_BILLING = {"billingNotEnabled", "accountDisabled"}
+
+STORAGE_RETRY = Retry(
+    predicate=if_exception_type(exceptions.ServiceUnavailable), initial=0.1, maximum=10.0
+)
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +70,8 @@ class BigQuery:
         maximum_bytes: what one query or one read may scan.
         streams: how many streams are read at a time.
         retry: for requests of the REST client that may yet succeed.
+        job_retry: for queries that failed on the way, which by itself goes on for 40 minutes.
+        storage_retry: the same for the Storage Read API, which by itself goes on for a day.
     """
 
     table: str
@@ -74,15 +81,37 @@ class BigQuery:
     maximum_bytes: int
     streams: int = 4
     retry: Retry = DEFAULT_RETRY
+    job_retry: Retry = DEFAULT_JOB_RETRY
+    storage_retry: Retry = STORAGE_RETRY
 
-    def query_config(self, **options: Any) -> bigquery.QueryJobConfig:
-        """How queries run here: labelled, bounded in cost, never from a cache."""
-        return bigquery.QueryJobConfig(
+    def start(
+        self,
+        query: str,
+        parameters: Sequence[bigquery.ScalarQueryParameter] = (),
+        *,
+        dry_run: bool = False,
+    ) -> bigquery.QueryJob:
+        """Start a query: labelled, bounded in cost, never from a cache."""
+        config = bigquery.QueryJobConfig(
             labels=LABELS,
             maximum_bytes_billed=self.maximum_bytes,
             use_query_cache=False,
-            **options,
+            query_parameters=list(parameters),
+            dry_run=dry_run,
         )
+        return self.rest.query(
+            query,
+            job_config=config,
+            job_id_prefix=JOB_PREFIX,
+            retry=self.retry,
+            # Else the request is tried again for ten minutes, whatever `retry` says.
+            job_retry=None,
+            timeout=60,
+        )
+
+    def rows(self, job: bigquery.QueryJob) -> RowIterator:
+        """The rows of a query, once it is done."""
+        return job.result(retry=self.retry, job_retry=self.job_retry)
 
 
 def connect_bigquery(settings: Settings) -> BigQuery:
@@ -117,6 +146,8 @@ def connect_bigquery(settings: Settings) -> BigQuery:
         maximum_bytes=settings.bigquery_maximum_bytes_billed,
         streams=settings.bigquery_streams,
         retry=DEFAULT_RETRY.with_timeout(settings.bigquery_retry_seconds),
+        job_retry=DEFAULT_JOB_RETRY.with_timeout(settings.bigquery_retry_seconds),
+        storage_retry=STORAGE_RETRY.with_timeout(settings.bigquery_retry_seconds),
     )
 
 
@@ -240,8 +271,7 @@ def estimate(
         BigQueryError: they are more than may be billed.
     """
     with talking_to_bigquery(client.table):
-        config = client.query_config(query_parameters=list(parameters), dry_run=True)
-        job = client.rest.query(query, job_config=config, retry=client.retry, timeout=60)
+        job = client.start(query, parameters, dry_run=True)
     estimated = job.total_bytes_processed or 0
     if estimated > client.maximum_bytes:
         raise too_dear(

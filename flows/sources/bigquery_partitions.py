@@ -14,7 +14,6 @@ from datetime import date, datetime, timedelta
 from google.cloud import bigquery
 
 from flows.sources.bigquery_client import (
-    JOB_PREFIX,
     BigQuery,
     NotAllowed,
     estimate,
@@ -84,14 +83,8 @@ def partition_times(client: BigQuery, table: bigquery.Table) -> tuple[dict[str, 
     try:
         estimated = estimate(client, query, parameters)
         with talking_to_bigquery(client.table):
-            job = client.rest.query(
-                query,
-                job_config=client.query_config(query_parameters=parameters),
-                job_id_prefix=JOB_PREFIX,
-                retry=client.retry,
-                timeout=60,
-            )
-            rows = list(job.result(retry=client.retry))
+            job = client.start(query, parameters)
+            rows = list(client.rows(job))
     except NotAllowed as error:
         log.warning(
             "%s is compared row by row: the change times of its partitions may not be read (%s)",

@@ -151,8 +151,8 @@ def publish_summaries(
         build = "build it first: `uv run dbt build --project-dir dbt_project --target bigquery`"
         with talking_to_bigquery(f"sqp.{name} in BigQuery", if_missing=build):
             query = f"select * from `{client.rest.project}.sqp.{name}`"  # noqa: S608 - ours
-            job = client.rest.query(query, job_config=client.query_config(), retry=client.retry)
-            arrow = job.result(retry=client.retry).to_arrow(bqstorage_client=client.storage)
+            rows = client.rows(client.start(query))
+            arrow = rows.to_arrow(bqstorage_client=client.storage)
         done.append(_replace(connection, name, arrow))
     return done
 
@@ -265,10 +265,9 @@ def _months_there(client: BigQuery) -> dict[tuple[str, date], Force]:
         group by report_view, month
     """  # noqa: S608 - a name of ours
     with talking_to_bigquery(REGISTER):
-        rows = client.rest.query(query, job_config=client.query_config(), retry=client.retry)
         return {
             (row["report_view"], row["month"]): (row["slices"], row["loads"])
-            for row in rows.result(retry=client.retry)
+            for row in client.rows(client.start(query))
         }
 
 

@@ -11,7 +11,8 @@ JSON, its two ports, once it serves. What is added:
 - a table's change time moves with its rows, and each partition has one of its own;
 - a response of the Storage API holds some thousand rows, not a million;
 - its extensions are found without a network, and its fingerprints are DuckDB's hashes;
-- faults on demand, `POST /_faults`, what was asked for, `GET /_asked`, and the SQL of
+- faults on demand, `POST /_faults`, those to come, `GET /_planned`, what was asked for, `GET
+  /_asked`, and the SQL of
   every job, `GET /_statements`.
 """
 
@@ -423,6 +424,8 @@ def bridge_faults() -> None:
             faults.planned = await request.json()
             faults.asked = []
             return JSONResponse({})
+        if request.url.path == "/_planned":
+            return JSONResponse(faults.planned)
         if request.url.path == "/_statements":
             return JSONResponse(statements)
         if request.url.path == "/_asked":

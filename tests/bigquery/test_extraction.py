@@ -16,7 +16,6 @@ from flows.sources.bigquery_client import BigQueryError
 from flows.sources.bigquery_request import BigQueryRequest
 from tests.bigquery.engine import Engine
 from tests.bigquery.source_table import (
-    NAME,
     SUNDAY,
     asked_for_rows,
     change,
@@ -274,60 +273,6 @@ def test_rest_is_the_fallback_and_says_so(
     caplog.clear()
     assert extract().metadata["read_through"] == "rest"
     assert "switched off" in caplog.text
-
-
-DENIED = {"status": 403, "reason": "accessDenied", "message": "Access Denied: Table x"}
-QUOTA = {"status": 403, "reason": "quotaExceeded", "message": "Quota exceeded: free bytes scanned"}
-EXPIRED = {"status": 401, "reason": "authError", "message": "Invalid Credentials"}
-BROKEN = {"status": 503, "reason": "backendError", "message": "try again"}
-
-
-FAULTS = [
-    (DENIED, "may not be read with these credentials", "BigQuery Data Viewer", 1),
-    (QUOTA, "a quota of BigQuery is used up", "sync again later", 1),
-    (EXPIRED, "does not accept the credentials", "application-default login", 1),
-    ({"status": 404, "message": "Not found"}, "is not there", "BIGQUERY_DATASET", 1),
-    ({**BROKEN, "times": 99}, "did not answer", "sync again in some minutes", 3),
-]
-
-
-def test_each_failure_has_its_own_words_and_is_retried_only_where_that_helps(
-    engine: Engine, warehouse: psycopg.Connection[Any]
-) -> None:
-    insert(engine, rows_of(asin(1), 0, 2))
-    for fault, what, next_step, least_requests in FAULTS:
-        engine.faults({"at": f"GET .*{NAME}", **fault})
-        with pytest.raises(BigQueryError) as caught:
-            extract()
-        assert what in caught.value.what
-        assert next_step in caught.value.next_step
-        asked = len([each for each in engine.asked() if NAME in each])
-        assert asked >= least_requests
-        assert least_requests > 1 or asked == 1, "nothing is asked again in vain"
-        assert in_force(warehouse) == {}
-    engine.faults()
-    assert extract().tally.records["inserted"] == 2
-
-
-def test_a_passing_fault_is_survived_and_a_broken_stream_loads_nothing(
-    engine: Engine, warehouse: psycopg.Connection[Any]
-) -> None:
-    insert(engine, [r for week in range(3) for r in rows_of(asin(1), week, 20)])
-    engine.faults(
-        {"at": "GET .*seller-search", **BROKEN},
-        {"at": "ReadRows", "code": "UNAVAILABLE", "message": "the stream was moved"},
-    )
-    assert extract().tally.records["inserted"] == 60
-    change(engine, "update {table} set `ASIN Impression Count` = 5 where true")
-    engine.faults(
-        {"at": "ReadRows", "code": "INVALID_ARGUMENT", "after": 1, "message": "the session died"}
-    )
-    before = in_force(warehouse)
-    with pytest.raises(BigQueryError, match="the session died"):
-        extract()
-    assert in_force(warehouse) == before
-    engine.faults()
-    assert extract().tally.records["updated"] == 60
 
 
 def test_what_would_cost_too_much_is_not_asked(
