@@ -63,6 +63,7 @@ def sync(since: str) -> dict[str, Any]:
         started = time.perf_counter()
         comparison = compare(client, request, known, get_settings())
         compared = time.perf_counter()
+        compared_mb = peak_megabytes()
         delivery = comparison.delivery()
         run.begin([SyncType.WEEKLY], source=client.table)
         landing = Landing(run.connection, [delivery], run.load_ids(), Spool(Path(folder)))
@@ -70,6 +71,7 @@ def sync(since: str) -> dict[str, Any]:
             landing.spool.add(delivery, 0, batch.rows)
             landing.refuse(0, batch.rejected)
         parsed = time.perf_counter()
+        parsed_mb = peak_megabytes()
         landing.land(set())
         remember(run, comparison)
         accept_and_hold(run.connection, {})
@@ -80,6 +82,8 @@ def sync(since: str) -> dict[str, Any]:
         "compare_s": compared - started,
         "parse_s": parsed - compared,
         "seconds": landed - compared,
+        "compared_mb": compared_mb,
+        "parsed_mb": parsed_mb,
         "rows": told.get("rows_read", 0),
         "compared_bytes": told["bytes_processed"],
         "table_bytes": told["bytes_processed"],

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
@@ -448,20 +448,7 @@ def _queried(
     estimated = estimate(client, query, parameters)
     with talking_to_bigquery(client.table):
         job = client.start(query, parameters)
-        rows = list(client.rows(job))
-    found: dict[SliceName, Fingerprint] = {}
-    undated = 0
-    for row in rows:
-        print_ = Fingerprint(row["row_count"], row["low_sum"], row["high_sum"])
-        if row["week_start"] is None:
-            undated += print_.row_count
-            continue
-        name = SliceName(
-            comparison.account or row["client_name"] or DEFAULT_ACCOUNT,
-            row["week_start"],
-            row["asin"] or "",
-        )
-        found[name] = found[name].plus(print_) if name in found else print_
+        found, undated = _slices_of(client.rows(job), comparison.account)
     comparison.job_id = job.job_id
     comparison.compared_at = job.started or job.created or datetime.now(UTC)
     comparison.metadata |= {
@@ -471,6 +458,24 @@ def _queried(
         "rows_without_date": undated,
     }
     return found
+
+
+def _slices_of(
+    rows: Iterable[bigquery.Row], account: str | None
+) -> tuple[dict[SliceName, Fingerprint], int]:
+    """The slices that a query found, and its rows that have no date and so belong to none."""
+    found: dict[SliceName, Fingerprint] = {}
+    undated = 0
+    for row in rows:
+        print_ = Fingerprint(row["row_count"], row["low_sum"], row["high_sum"])
+        if row["week_start"] is None:
+            undated += print_.row_count
+            continue
+        name = SliceName(
+            account or row["client_name"] or DEFAULT_ACCOUNT, row["week_start"], row["asin"] or ""
+        )
+        found[name] = found[name].plus(print_) if name in found else print_
+    return found, undated
 
 
 def _start_of(day: date, date_type: str) -> date | datetime:

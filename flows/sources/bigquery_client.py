@@ -44,6 +44,9 @@ _QUOTA = {"quotaExceeded", "rateLimitExceeded", "jobRateLimitExceeded", "userRat
 _TOO_DEAR = {"bytesBilledLimitExceeded"}
 _NO_BILLING = {"billingNotEnabled", "accountDisabled"}
 
+PAGE_ROWS = 10_000
+"""Rows of a page of what comes over REST."""
+
 STORAGE_RETRY = Retry(
     predicate=if_exception_type(exceptions.ServiceUnavailable), initial=0.1, maximum=10.0
 )
@@ -110,8 +113,8 @@ class BigQuery:
         )
 
     def rows(self, job: bigquery.QueryJob) -> RowIterator:
-        """The rows of a query, once it is done."""
-        return job.result(retry=self.retry, job_retry=self.job_retry)
+        """The rows of a query, once it is done; memory holds a page of them."""
+        return job.result(page_size=PAGE_ROWS, retry=self.retry, job_retry=self.job_retry)
 
 
 def connect_bigquery(settings: Settings) -> BigQuery:

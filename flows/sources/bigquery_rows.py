@@ -27,7 +27,7 @@ from flows.sources.bigquery_client import (
 BATCHES_AHEAD = 4
 """How many batches wait to be taken in: what bounds the memory."""
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 32_768
 """Batches are put together to about so many rows: BigQuery sends some thousand at a time."""
 
 POLL_SECONDS = 0.2

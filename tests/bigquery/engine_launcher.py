@@ -5,6 +5,7 @@ JSON, its two ports, once it serves. What is added:
 
 - a job of CREATE TABLE AS tells its destination table, which dbt-bigquery asks for;
 - `SET (a, b) = (SELECT AS STRUCT …)`; GRANT and REVOKE, which it takes and forgets;
+- a row access policy that is true of all rows lets through to the table;
 - copies and loads into partitions, `table$202610`;
 - bytes: a query costs the logical bytes of the columns that it names, in the partitions that its
   condition leaves; a dry run says so, and `maximumBytesBilled` is obeyed; a read session likewise;
@@ -30,7 +31,7 @@ import duckdb_extension_ducklake
 import grpc
 import uvicorn
 from local_bigquery.app import app
-from local_bigquery.catalog import metadata, tables
+from local_bigquery.catalog import metadata, row_access, tables
 from local_bigquery.engine import database
 from local_bigquery.errors import STATUSES, BigQueryError
 from local_bigquery.grpc import read, server
@@ -109,6 +110,17 @@ def bridge_grants() -> None:
         return plain(cur, tree, *args)
 
     query._run = run
+
+
+def bridge_true_filters() -> None:
+    """Who is granted all rows works on the table itself, which the engine's MERGE needs."""
+    plain = row_access.predicate
+
+    def predicate(*reference):
+        condition = plain(*reference)
+        return None if condition and "(true)" in condition.split(" OR ") else condition
+
+    row_access.predicate = predicate
 
 
 def bridge_set_of_a_struct() -> None:
@@ -478,6 +490,7 @@ def main() -> None:
     bridge_fingerprints()
     bridge_destination_of_create_table_as()
     bridge_grants()
+    bridge_true_filters()
     bridge_set_of_a_struct()
     bridge_copies_of_partitions()
     bridge_loads_of_partitions()

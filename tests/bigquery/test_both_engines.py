@@ -209,6 +209,16 @@ def test_a_difference_is_told_with_its_key_and_both_values(built: Built) -> None
     assert re.search(r"Decimal\(.*in Postgres and Decimal\(.*in BigQuery", told[0])
 
 
+def test_every_source_that_is_declared_for_bigquery_is_there(built: Built) -> None:
+    sources = json.loads((built.folder / "bigquery" / "manifest.json").read_text())["sources"]
+    declared = {f"{each['schema']}.{each['identifier']}" for each in sources.values()}
+    assert declared >= {"landing.sqp_asin", "sqp.sync_log"}
+    assert not any(name.startswith(("app.", "reporting.")) for name in declared)
+    client = built.engine.client()
+    for name in declared:
+        assert client.get_table(f"{PROJECT}.{name}").schema, name
+
+
 def test_a_month_that_became_empty_is_empty_on_bigquery_too(built: Built) -> None:
     [(weeks,)] = [
         tuple(row.values())
