@@ -18,7 +18,7 @@ unexport VIRTUAL_ENV
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test up down lint docs bench clean
+.PHONY: help run test up down serve lint docs bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ up: $(INSTALLED) ## start the database and migrate it
 down: $(INSTALLED) ## stop the database
 	@$(BIN)/warehouse down
 
+serve: sample up ## Prefect server, worker and schedules on this machine, until Ctrl-C
+	@$(BIN)/warehouse serve
+
 lint: up ## check style, types and SQL (which dbt compiles), parse the models for both engines
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -47,11 +50,8 @@ lint: up ## check style, types and SQL (which dbt compiles), parse the models fo
 	$(DBT) --quiet --warn-error parse $(DBT_PROJECT) --target dev
 	$(DBT) --quiet --warn-error parse $(DBT_PROJECT) --target bigquery
 
-docs: up ## build the documentation of the models: site/index.html
-	$(DBT) --quiet docs generate --static $(DBT_PROJECT)
-	@mkdir -p site
-	@cp dbt_project/target/static_index.html site/index.html
-	@echo "site/index.html"
+docs: up ## write the site: quality, plots, models explained, runbooks (site/index.html)
+	@$(BIN)/warehouse site
 
 bench: $(INSTALLED) ## measure what the claims about speed rest on
 	@$(BIN)/python -m benchmarks
@@ -62,7 +62,7 @@ clean: $(if $(wildcard .warehouse),$(INSTALLED)) ## stop the database and delete
 	    echo "the embedded database was left alone, because PGHOST is set: unset it first" >&2; \
 	    exit 1; \
 	fi
-	@rm -rf .warehouse sample site logs dbt_project/target dbt_project/logs
+	@rm -rf .warehouse sample site screenshots logs dbt_project/target dbt_project/logs
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './.venv/*' -not -path './.tools/*' -prune -exec rm -rf {} +
 

@@ -1,7 +1,8 @@
 """Alerts of syncs: the broken rules of `sqp.sync_alerts` as quality rows, and as Prefect events.
 
 The rules and their thresholds are the project's (`alert_…` in dbt_project.yml). A row is written
-once for each rule, sync type and newest sync that breaks it.
+once for each rule, sync type and newest sync that breaks it. Of every flow, also where there is no
+database to write to, failures in a row are an event.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ from typing import Any
 
 import psycopg
 import yaml
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import emit_event
 from prefect.flows import Flow
 from prefect.logging import get_logger
@@ -24,6 +34,10 @@ from flows.warehouse.connection import connect
 
 EVENT_PREFIX = "warehouse.sync."
 """The event of an alert is this and the rule; its resource this and the sync type."""
+FLOW_PREFIX = "warehouse.flow."
+"""The same of a flow's own alerts; their resource is this and the flow's name."""
+ENDS = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
+"""The states that say whether a run did its work; one that was cancelled says nothing."""
 
 
 class AlertRule(StrEnum):
@@ -68,10 +82,18 @@ class Alert:
 
 @dataclass(frozen=True)
 class AlertThresholds:
-    """What dbt_project.yml says of alerts."""
+    """What dbt_project.yml says of alerts.
+
+    Attributes:
+        run_limit: how long a run may take.
+        late_after: how long after its time a run may wait for a worker.
+        silent_after: how long a run may give no sign of life; Prefect's runs give one each 30 s.
+    """
 
     failures_in_a_row: int
     run_limit: timedelta
+    late_after: timedelta
+    silent_after: timedelta
 
 
 def thresholds() -> AlertThresholds:
@@ -80,6 +102,8 @@ def thresholds() -> AlertThresholds:
     return AlertThresholds(
         failures_in_a_row=int(project["vars"]["alert_failures_in_a_row"]),
         run_limit=timedelta(minutes=float(project["vars"]["alert_run_minutes"])),
+        late_after=timedelta(minutes=float(project["vars"]["alert_late_minutes"])),
+        silent_after=timedelta(seconds=float(project["vars"]["alert_silent_seconds"])),
     )
 
 
@@ -171,3 +195,46 @@ def after_sync(
         raise_alerts()
     except Exception:
         get_logger("flows").exception("the alerts of %s could not be recorded", flow.name)
+
+
+def after_failure(
+    flow: Flow[..., Any],
+    flow_run: FlowRun,
+    state: State[Any],  # noqa: ARG001
+) -> None:
+    """A hook of every flow that failed: an event where the runs before it failed as well."""
+    try:
+        limit = thresholds().failures_in_a_row
+        failures = failures_in_a_row(flow_run, limit)
+        if failures < limit:
+            return
+        emit_event(
+            event=f"{FLOW_PREFIX}{AlertRule.FAILED_IN_A_ROW}",
+            resource={
+                "prefect.resource.id": f"{FLOW_PREFIX}{flow.name}",
+                "prefect.resource.name": flow.name,
+            },
+            payload={
+                "message": f"the last {failures} runs of {flow.name} failed: the verdict among the"
+                " artifacts of the newest says why and what to do",
+                "observed": failures,
+                "threshold": limit,
+            },
+        )
+    except Exception:
+        get_logger("flows").exception("the failures of %s could not be counted", flow.name)
+
+
+def failures_in_a_row(flow_run: FlowRun, limit: int) -> int:
+    """How many of the newest runs of a run's flow failed, this one included, up to `limit`."""
+    with get_client(sync_client=True) as client:
+        newest = client.read_flow_runs(
+            flow_filter=FlowFilter(id=FlowFilterId(any_=[flow_run.flow_id])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ENDS))
+            ),
+            sort=FlowRunSort.END_TIME_DESC,
+            limit=limit,
+        )
+    failed = [run.state_type is not StateType.COMPLETED for run in newest]
+    return failed.index(False) if False in failed else len(failed)

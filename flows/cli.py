@@ -25,6 +25,8 @@ from flows.commands import (
     metrics,
     seats,
     secrets,
+    serve,
+    site,
     upkeep,
 )
 from flows.commands.bigquery import Source
@@ -291,7 +293,10 @@ def ask(question: str) -> None:
         raise UsageError("nothing was done", "the answer was not yes", "answer y, or add --yes")
 
 
-for commands in (backup, secrets, upkeep, coverage, metrics, alerts, amazon, seats, bigquery):
+for commands in (
+    *(backup, secrets, upkeep, coverage, metrics),
+    *(alerts, serve, amazon, seats, bigquery, site),
+):
     commands.register(app)
 
 

@@ -19,12 +19,18 @@ class Progress:
         """A step is over."""
 
 
-_watcher = Progress()
+_nobody = Progress()
+_watcher = _nobody
 
 
 def progress() -> Progress:
     """Whoever watches this process."""
     return _watcher
+
+
+def is_watched() -> bool:
+    """Whether anybody does."""
+    return _watcher is not _nobody
 
 
 @contextmanager

@@ -6,15 +6,15 @@ asked for again; what passes is tried again later, at growing distances, and nev
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from prefect import flow
-
 from flows.clients.failures import ApiError, Failure
 from flows.clients.lwa import Client
 from flows.errors import ExitCode, UsageError, WarehouseError
+from flows.runs import Story, warehouse_flow
 from flows.settings import get_settings
 from flows.vocabulary.accounts import ConnectionStatus
 from flows.warehouse.amazon_connections import (
@@ -59,8 +59,29 @@ class RefreshReport:
         """For machines."""
         return asdict(self)
 
+    def story(self) -> Story:
+        """Each token's outcome, and what a person has to do."""
+        outcomes = Counter(str(token.outcome) for token in self.tokens)
+        counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+        return Story(
+            headline=counted or "no token to look after",
+            changes=[
+                {
+                    "connection": token.connection,
+                    "tenant": token.tenant,
+                    "outcome": str(token.outcome),
+                }
+                for token in self.tokens
+            ],
+            problems=[
+                {**token.error, "what": f"{token.connection}: {token.error['what']}"}
+                for token in self.tokens
+                if token.error
+            ],
+        )
 
-@flow(name="refresh-tokens", persist_result=False)
+
+@warehouse_flow("refresh-tokens")
 def refresh_tokens(
     ahead_seconds: float = AHEAD_SECONDS, retry: bool = False, connection: str | None = None
 ) -> RefreshReport:

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from flows.errors import ExitCode, UnreadableDelivery
+from flows.runs import Story
 from flows.warehouse.landing import Landing, Tally
 from flows.warehouse.run_log import SYNC_TYPES, Run
 
@@ -18,6 +19,7 @@ TOP_QUERY_PURCHASES = 10
 """How many market-wide purchases a query needs before its share says something."""
 
 PROBLEMS_SHOWN = 10
+PERIOD_TYPES = {str(sync_type): str(period) for period, sync_type in SYNC_TYPES.items()}
 
 Row = dict[str, Any]
 
@@ -65,6 +67,49 @@ class SyncReport:
     def as_dict(self) -> Row:
         """For machines: plain values only."""
         return {**asdict(self), "exit_code": int(self.exit_code)}
+
+    def story(self) -> Story:
+        """What changed, whether the numbers can be used, and what a person has to do."""
+        changed = sum(row["slices_changed"] for row in self.records)
+        if self.dry_run:
+            done = f"{changed:,} slices would change"
+        elif self.something_new:
+            done = f"{changed:,} slices changed"
+        else:
+            done = "nothing changed"
+        return Story(
+            headline=f"{done}; quality {self.quality.verdict}",
+            changes=[
+                {
+                    "sync": row["sync_type"],
+                    "new": row["inserted"],
+                    "changed": row["updated"],
+                    "unchanged": row["unchanged"],
+                    "removed": row["deleted"],
+                    "rejected": row["failed"],
+                    "slices held back": sum(
+                        str(held["period_type"]) == PERIOD_TYPES[row["sync_type"]]
+                        for held in self.held
+                    ),
+                    "restated": row["restated"],
+                }
+                for row in self.records
+            ],
+            problems=[
+                *self.unreadable,
+                *(_held_problem(held) for held in self.held[:PROBLEMS_SHOWN]),
+                *(
+                    {
+                        "what": f"{problem['check_name']} on {problem['table_name']}"
+                        f" ({problem['check_status']})",
+                        "why": problem["check_message"],
+                        "next_step": "see the quality page, or sqp.data_quality_checks",
+                    }
+                    for problem in self.quality.problems[:PROBLEMS_SHOWN]
+                ),
+            ],
+            pages={"quality.html": "the quality page", "plots.html": "the plots"},
+        )
 
 
 def make_report(
@@ -239,6 +284,16 @@ def last_syncs(connection: psycopg.Connection[Any]) -> list[Row]:
     )
 
 
+def _held_problem(held: Row) -> Row:
+    """A slice that is held back, as a problem with its next step."""
+    return {
+        "what": f"{held['period_type']} {held['period_start']} of {held['subject']}"
+        f" ({held['account_id']}, {held['marketplace_id']}) is held back",
+        "why": held["held_reason"],
+        "next_step": "look at its delivery; a good one releases it",
+    }
+
+
 def _records(period_type: str, tally: Tally) -> Row:
     counted = ("inserted", "updated", "unchanged", "skipped", "failed", "deleted")
     return {
@@ -252,6 +307,7 @@ def _records(period_type: str, tally: Tally) -> Row:
         **{name: tally.records[name] for name in counted},
         "superseded": tally.superseded_records,
         "older": tally.older_records,
+        "restated": [str(day) for day in sorted(tally.restated)],
         "period_start": str(tally.period_start or ""),
         "period_end": str(tally.period_end or ""),
     }

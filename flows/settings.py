@@ -190,6 +190,9 @@ class Settings(BaseSettings):
         default=120, ge=0, description="How long a request that may yet succeed is tried again."
     )
 
+    site_url: str | None = Field(
+        default=None, description="Where people find the site that `make docs` writes."
+    )
     lease_seconds: int = Field(
         default=120, gt=1, description="How long a run may be silent before it is shown as dead."
     )
@@ -276,11 +279,13 @@ def quiet_environment() -> dict[str, str]:
     """What every process of ours runs with: no telemetry, no version checks, no stray state.
 
     Errors are told by us, so Prefect's own log stays off the console (its server keeps it). Its
-    temporary server may take two minutes to start on a busy machine.
+    temporary server may take two minutes to start on a busy machine. A run says every 30 seconds
+    that it is alive, for an automation that closes those which do not.
     """
     return TELEMETRY_OFF | {
         "PREFECT_HOME": str(warehouse_home() / "prefect"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         CONSOLE_LOG: "CRITICAL",
     }
 

@@ -13,13 +13,13 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from prefect import flow
 
 from flows.clients.amazon_ads import AmazonAds
 from flows.clients.failures import ApiError, Failure
 from flows.clients.http import ApiSession
 from flows.clients.lwa import Client
 from flows.errors import BUSY, Busy, ExitCode, WarehouseError, exit_code_of
+from flows.runs import Story, warehouse_flow
 from flows.settings import get_settings
 from flows.sources.amazon_accounts import AccountList, list_accounts
 from flows.vocabulary.accounts import AccountSyncStatus, AccountSyncType
@@ -75,8 +75,31 @@ class AccountsReport:
         """For machines."""
         return asdict(self)
 
+    def story(self) -> Story:
+        """Each connection's counts, and what could not be read of it."""
+        return Story(
+            headline=f"{len(self.connections)} connections looked at,"
+            f" {sum(each.counts.changes for each in self.connections)} accounts new, changed or"
+            " gone",
+            changes=[
+                {
+                    "connection": each.connection,
+                    "tenant": each.tenant,
+                    "status": each.status,
+                    **asdict(each.counts),
+                    "requests": each.requests,
+                }
+                for each in self.connections
+            ],
+            problems=[
+                {**problem, "what": f"{each.connection}: {problem['what']}"}
+                for each in self.connections
+                for problem in each.problems
+            ],
+        )
 
-@flow(name="sync-accounts", persist_result=False)
+
+@warehouse_flow("sync-accounts")
 def sync_accounts(
     connection: str | None = None,
     sync_type: str = AccountSyncType.MANUAL,
@@ -155,7 +178,7 @@ class _Reading:
             found = asyncio.run(self._read())
         finally:
             self.remote_seconds = time.perf_counter() - begun
-            self._ledger.exchange(self.sync.session)
+            self._ledger.settle(self.sync.session)
         die_here_if_asked("accounts_fetched")
         status = _judge(found, was_empty=not self.sync.known)
         metadata = {

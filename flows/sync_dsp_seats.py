@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import psycopg
-from prefect import flow
 
 from flows.clients.amazon_ads import SEATS_PAGE, AmazonAds, SeatsFound
 from flows.clients.failures import ApiError
 from flows.clients.http import ApiSession
 from flows.clients.lwa import Client
 from flows.errors import BUSY, Busy, ExitCode, UsageError, WarehouseError, exit_code_of
+from flows.runs import Story, warehouse_flow
 from flows.settings import get_settings
 from flows.vocabulary.accounts import AccountSyncType
 from flows.vocabulary.amc import ApiRegion
@@ -60,8 +60,30 @@ class SeatsReport:
         """For machines."""
         return asdict(self)
 
+    def story(self) -> Story:
+        """Each advertiser's counts, and what could not be read."""
+        return Story(
+            headline=f"{len(self.advertisers)} advertisers looked at,"
+            f" {sum(each.counts.changes for each in self.advertisers)} seats new, changed or gone",
+            changes=[
+                {
+                    "advertiser": each.advertiser_id,
+                    "name": each.account_name,
+                    "tenant": each.tenant,
+                    "status": each.status,
+                    **asdict(each.counts),
+                }
+                for each in self.advertisers
+            ],
+            problems=[
+                {**each.error, "what": f"{each.advertiser_id}: {each.error['what']}"}
+                for each in self.advertisers
+                if each.error
+            ],
+        )
 
-@flow(name="sync-dsp-seats", persist_result=False)
+
+@warehouse_flow("sync-dsp-seats")
 def sync_dsp_seats(
     advertisers: list[str] | None = None,
     sync_type: str = AccountSyncType.MANUAL,
@@ -192,4 +214,4 @@ def _read(
     try:
         return asyncio.run(read())
     finally:
-        ledger.exchange(session)
+        ledger.settle(session)

@@ -9,21 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
-
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from typing import TYPE_CHECKING
 
 from expectations import checks
 from flows.alerts import after_sync
 from flows.errors import UnreadableDelivery, WarehouseError
 from flows.progress import progress
 from flows.report import SyncReport, make_report
+from flows.runs import step, warehouse_flow
 from flows.settings import get_settings
 from flows.sources.bigquery_request import BigQueryRequest
 from flows.sources.deliveries import Delivery, PeriodType
@@ -42,13 +38,10 @@ if TYPE_CHECKING:
 SELECTOR = "sqp_summaries"
 SPOOL_FOLDER = "spool-"
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-
-@flow(
-    name="sync-sqp",
-    persist_result=False,
+@warehouse_flow(
+    "sync-sqp",
+    steps=6,
     on_completion=[after_sync],
     on_failure=[after_sync],
     on_crashed=[after_sync],
@@ -111,25 +104,6 @@ def sync_sqp(
             reconcile(run)
         finish(run, landing, set(broken))
         return make_report(run, landing, unreadable, something_new=something_new)
-
-
-def step(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
-    """A step of a run: a Prefect task that says in the run's log that it has begun."""
-    name = function.__name__
-
-    @wraps(function)
-    def timed(run: Run, *args: P.args, **kwargs: P.kwargs) -> T:
-        run.at(name)
-        progress().begin(name)
-        started = time.perf_counter()
-        try:
-            return function(run, *args, **kwargs)
-        finally:
-            run.seconds[name] = time.perf_counter() - started
-            progress().end(name)
-
-    as_task = task(name=name, cache_policy=NO_CACHE, persist_result=False)(timed)
-    return cast("Callable[Concatenate[Run, P], T]", as_task)
 
 
 @step

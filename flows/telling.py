@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flows import console
+from flows.numbers import percent
 from flows.report import Quality, Row, SyncReport
 from flows.sources.marketplaces import find_marketplace
 from flows.status import Status
 
 SHOWN = 10
-
-
-def percent(fraction: float | None) -> str | None:
-    """A fraction as people read it: 0.026 is 2.6 %."""
-    return None if fraction is None else f"{fraction * 100:.1f} %"
 
 
 def tell_sync(report: SyncReport) -> None:

@@ -6,24 +6,16 @@ left for the next time, and said.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any
 
 import psycopg
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
 
 from flows.errors import ExitCode
-from flows.progress import progress
+from flows.runs import Story, step, warehouse_flow
 from flows.warehouse import upkeep as tables
 from flows.warehouse.connection import connect
 from flows.warehouse.upkeep import DefaultPartition, InUse, Partitions, Removal
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass
@@ -32,6 +24,9 @@ class Upkeep:
 
     connection: psycopg.Connection[Any]
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def at(self, step: str) -> None:
+        """A step begins; an upkeep that dies leaves nothing half done, so nothing is noted."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +59,43 @@ class UpkeepReport:
         """For machines."""
         return asdict(self)
 
+    def story(self) -> Story:
+        """Each table's partitions and removals, and what was left."""
+        made = sum(each.made for each in self.partitions)
+        removed = sum(each.rows_removed for each in self.removals)
+        verb = "removed" if self.applied else "would be removed"
+        return Story(
+            headline=f"{made} partitions made, {removed:,} rows {verb} by retention",
+            changes=[
+                {"table": table, "what": what, "number": number}
+                for table, what, number in [
+                    *((each.relation, "partitions made", each.made) for each in self.partitions),
+                    *((each.relation, "rows moved", each.moved_rows) for each in self.partitions),
+                    *((each.relation, f"rows {verb}", each.rows_removed) for each in self.removals),
+                ]
+                if number
+            ],
+            problems=[
+                {
+                    "what": f"{each.relation} was in use",
+                    "why": f"others kept it locked, so its {each.what} was left",
+                    "next_step": "nothing: the next run does it",
+                }
+                for each in self.in_use
+            ]
+            + [
+                {
+                    "what": f"{each.rows:,} rows stay in the default partition of {each.relation}",
+                    "why": "their keys are outside of every partition that is declared",
+                    "next_step": "see sqp.data_quality_checks and the runbook of retention",
+                }
+                for each in self.left
+                if each.rows
+            ],
+        )
 
-@flow(name="keep-tables", persist_result=False)
+
+@warehouse_flow("keep-tables", steps=3)
 def keep_tables(apply_retention: bool = False) -> UpkeepReport:
     """Keep every table as its declaration says.
 
@@ -94,24 +124,6 @@ def keep_tables(apply_retention: bool = False) -> UpkeepReport:
         in_use=without_partitions + without_retention,
         seconds=run.seconds,
     )
-
-
-def step(function: Callable[Concatenate[Upkeep, P], T]) -> Callable[Concatenate[Upkeep, P], T]:
-    """A step of the upkeep: a Prefect task whose seconds are counted."""
-    name = function.__name__
-
-    @wraps(function)
-    def timed(run: Upkeep, *args: P.args, **kwargs: P.kwargs) -> T:
-        progress().begin(name)
-        started = time.perf_counter()
-        try:
-            return function(run, *args, **kwargs)
-        finally:
-            run.seconds[name] = run.seconds.get(name, 0.0) + time.perf_counter() - started
-            progress().end(name)
-
-    as_task = task(name=name, cache_policy=NO_CACHE, persist_result=False)(timed)
-    return cast("Callable[Concatenate[Upkeep, P], T]", as_task)
 
 
 @step

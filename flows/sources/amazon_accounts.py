@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -436,5 +436,5 @@ def _present(**values: Any) -> dict[str, Any]:
 
 
 def as_rows(accounts: Iterable[Found]) -> list[dict[str, Any]]:
-    """Accounts as documents for a statement."""
-    return [asdict(account) for account in accounts]
+    """Accounts as documents for a statement; theirs, and not copies."""
+    return [vars(account) for account in accounts]

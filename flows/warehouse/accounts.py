@@ -42,6 +42,11 @@ class AccountCounts:
     disconnected: int = 0
     failed: int = 0
 
+    @property
+    def changes(self) -> int:
+        """Accounts that are not as they were."""
+        return self.new + self.changed + self.disconnected
+
 
 class HeldBack(WarehouseError):
     """What came is not stored, because it would take too much away."""

@@ -274,10 +274,10 @@ def look_after(
                     failed = error
                 else:
                     die_here_if_asked("token_answered")
-                    ledger.exchange(connection)
+                    ledger.settle(connection)
                     held = _store(connection, box, row, held, tokens)
                     return Outcome.REFRESHED, held
-                ledger.exchange(connection)
+                ledger.settle(connection)
             _record_failure(connection, row, failed, patience)
         raise failed
 

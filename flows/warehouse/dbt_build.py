@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from flows.errors import Busy, WarehouseError
@@ -38,19 +39,106 @@ def build(selector: str, *, sync_log_id: int | None = None) -> BuildSummary:
     """
     with _environment(WAREHOUSE_SYNC_LOG_ID=str(sync_log_id or "")):
         outcome = _invoke("build", "--selector", selector)
-    if outcome.exception is not None:
-        raise WarehouseError(
-            "dbt could not build the summaries",
-            _first_lines(str(outcome.exception)),
-            "run `uv run dbt build --project-dir dbt_project` to see all of it",
-        )
-    results = list(getattr(outcome.result, "results", None) or [])
+    results = _results(outcome, "build")
     if error := failure(results):
         raise error
     return BuildSummary(
         outcomes=Counter(str(result.status) for result in results),
         warnings=tuple(describe(result) for result in results if result.status == "warn"),
     )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one test, or the look at one source, found; `status` as in the table of checks."""
+
+    name: str
+    of: str
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Loaded(Found):
+    """When a source was loaded last, against what its freshness asks for, in seconds."""
+
+    age_seconds: float | None = None
+    limit_seconds: float | None = None
+
+
+STATUSES = {"pass": "passed", "warn": "warning", "fail": "failed", "error": "failed"}
+
+
+def make(selector: str) -> None:
+    """Build what a selector names, and leave its tests out.
+
+    Raises:
+        WarehouseError: dbt could not run, or a node failed.
+    """
+    outcome = _invoke(
+        *("build", "--selector", selector),
+        *("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test"),
+    )
+    if error := failure(_results(outcome, "build")):
+        raise error
+
+
+def test(selector: str, *, sync_log_id: int | None) -> list[Found]:
+    """Run the tests that a selector names: what each found.
+
+    Raises:
+        WarehouseError: dbt could not run.
+    """
+    with _environment(WAREHOUSE_SYNC_LOG_ID=str(sync_log_id or "")):
+        outcome = _invoke("test", "--selector", selector)
+    return [
+        Found(
+            name=result.node.name,
+            of=", ".join(name.split(".")[-1] for name in result.node.depends_on.nodes),
+            status=STATUSES[result.status],
+            message=_first_lines(result.message or result.status),
+        )
+        for result in _results(outcome, "test")
+        if result.status in STATUSES
+    ]
+
+
+def source_freshness() -> list[Loaded]:
+    """When each source with a freshness was loaded last; one without any row is not looked at.
+
+    Raises:
+        WarehouseError: dbt could not run.
+    """
+    return [
+        Loaded(
+            name="loaded_in_time",
+            of=f"{result.node.schema}.{result.node.name}",
+            status=STATUSES[result.status],
+            message=f"loaded last at {result.max_loaded_at:%Y-%m-%d %H:%M} UTC",
+            age_seconds=result.age,
+            limit_seconds=_seconds(result.node.freshness.warn_after),
+        )
+        for result in _results(_invoke("source", "freshness"), "source freshness")
+        if result.status in STATUSES and hasattr(result, "max_loaded_at")
+    ]
+
+
+def _seconds(threshold: Any) -> float | None:
+    """A freshness threshold of dbt in seconds."""
+    if not threshold or not threshold.count:
+        return None
+    return float(timedelta(**{f"{threshold.period}s": threshold.count}).total_seconds())
+
+
+def _results(outcome: Any, command: str) -> list[Any]:
+    """What a command of dbt did, node by node."""
+    if outcome.exception is not None:
+        raise WarehouseError(
+            f"dbt {command} could not run",
+            _first_lines(str(outcome.exception)),
+            f"run `uv run dbt {command} --project-dir dbt_project` to see all of it",
+        )
+    return list(getattr(outcome.result, "results", None) or [])
 
 
 def failure(results: list[Any]) -> WarehouseError | None:

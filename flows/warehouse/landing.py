@@ -41,7 +41,8 @@ class Tally:
     """What became of the rows and slices of one period type in one run.
 
     `records` counts inserted, updated, unchanged, skipped and failed rows, which make up the
-    processed ones, and deleted ones, which were loaded before and not delivered again.
+    processed ones, and deleted ones, which were loaded before and not delivered again. `restated`
+    are the first days of the periods of which something was replaced.
     """
 
     records: Counter[str] = field(default_factory=Counter)
@@ -51,6 +52,7 @@ class Tally:
     period_end: date | None = None
     superseded_records: int = 0
     older_records: int = 0
+    restated: set[date] = field(default_factory=set)
 
     @property
     def processed(self) -> int:
@@ -268,6 +270,7 @@ class Landing:
         for each in changed:
             self.tallies[each.key.period_type].slices_changed += 1
             if before := known.get(each.key):
+                self.tallies[each.key.period_type].restated.add(each.key.period_start)
                 load = SliceLoad(
                     each.key.report_view,
                     each.key.period_type,

@@ -68,10 +68,14 @@ class RateLimits:
 
         A batch that cannot be written is kept for the next one, and the error is raised.
         """
+        self.settle(connection)
+        self._read(connection)
+
+    def settle(self, connection: psycopg.Connection[Any]) -> None:
+        """Write what was counted, when no further request is to be sent."""
         batch, self._counts = self._counts, {}
         try:
             self._write(connection, batch)
-            self._read(connection)
         except BaseException:
             for key, count in self._counts.items():
                 batch.setdefault(key, Count())

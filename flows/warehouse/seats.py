@@ -55,6 +55,11 @@ class SeatCounts:
     changed: int = 0
     removed: int = 0
 
+    @property
+    def changes(self) -> int:
+        """Seats that are not as they were."""
+        return self.new + self.changed + self.removed
+
 
 @dataclass
 class SeatSync:

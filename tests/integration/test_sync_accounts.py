@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flows.errors import ExitCode
 from flows.settings import PROJECT_ROOT
@@ -356,6 +359,43 @@ def test_duplicates_and_overlapping_pages_change_nothing(shop: Shop, clean: dict
     assert only(sync()).status == "success"
     assert stand(shop) == clean
     assert history(shop)["metadata"]["duplicates"] > 5
+
+
+@settings(max_examples=8)
+@given(
+    page=st.integers(1, 6),
+    repeats=st.lists(st.integers(0, 4), max_size=4),
+    passing=st.lists(
+        st.sampled_from((LIST, PROFILES, DSP, AMC, INSTANCES)), max_size=4, unique=True
+    ),
+    order=st.randoms(use_true_random=False),
+)
+def test_any_pages_order_repetition_and_retries_end_in_the_same_accounts(
+    open_shop: Shop, page: int, repeats: list[int], passing: list[str], order: random.Random
+) -> None:
+    """A second sync, of another order and other pages, then finds nothing that is new."""
+    open_shop.reset()
+    open_shop.connect()
+    assert only(sync()).status == "success"
+    clean = stand(open_shop)
+    open_shop.reset()
+    open_shop.connect()
+    world = open_shop.amazon.world
+    for _ in range(2):
+        world.largest_page = page
+        world.accounts += [world.accounts[number] for number in repeats]
+        for listed in (world.accounts, *world.profiles.values(), *world.advertisers.values()):
+            order.shuffle(listed)
+        for endpoint in passing:
+            for server in open_shop.amazon.regions.values():
+                server.spoil(
+                    endpoint, order.choice((faults.reset, faults.status(503), faults.html))
+                )
+        report = only(sync())
+        assert report.status == "success", report.problems
+        assert stand(open_shop) == clean
+        page = 7 - page
+    assert report.counts.changes == 0
 
 
 def test_a_list_that_shrinks_by_more_than_half_is_held_back(shop: Shop) -> None:

@@ -21,7 +21,9 @@
             {%- do statements.append('alter view ' ~ relation ~ ' set (security_invoker = true);') -%}
         {%- else -%}
             {%- do statements.append(row_policies(relation, declaration)) -%}
-            {%- do statements.append(table_triggers(relation, node.identifier, declaration)) -%}
+            {%- do statements.append(table_triggers(
+                relation, node.identifier, declaration, node.columns.keys() | list
+            )) -%}
         {%- endif -%}
         {%- do statements.append(table_grants(relation, declaration, node.columns.keys() | list)) -%}
         {%- do registrations.append(register_table(relation, declaration)) -%}

@@ -1,0 +1,47 @@
+"""How the pages read from the warehouse: as `etl`, in one moment, and only what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg.rows import dict_row
+
+from flows.warehouse.connection import connect
+
+Row = dict[str, Any]
+Session = psycopg.Connection[Any]
+
+
+@contextmanager
+def reading() -> Iterator[Session]:
+    """A session that changes nothing and sees one moment, however long the pages take."""
+    with connect(role="etl", application="warehouse site") as connection:
+        connection.execute("set transaction isolation level repeatable read, read only")
+        yield connection
+
+
+def rows(
+    session: Session, query: LiteralString, parameters: Mapping[str, Any] | None = None
+) -> list[Row]:
+    """The rows of a query by column."""
+    with session.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()
+
+
+def is_built(session: Session, relation: str) -> bool:
+    """Whether a table or view is there: before the first build dbt's are not."""
+    [(found,)] = session.execute("select to_regclass(%s) is not null", (relation,)).fetchall()
+    return bool(found)
+
+
+def rows_of(
+    session: Session,
+    relation: str,
+    query: LiteralString,
+    parameters: Mapping[str, Any] | None = None,
+) -> list[Row]:
+    """The rows of a query on something that dbt builds; none before the first build."""
+    return rows(session, query, parameters) if is_built(session, relation) else []
