@@ -24,7 +24,7 @@ from flows.sources.bigquery_client import (
     too_dear,
 )
 
-BATCHES_AHEAD = 4
+BATCHES_AHEAD = 2
 """How many batches wait to be taken in: what bounds the memory."""
 
 BATCH_ROWS = 32_768

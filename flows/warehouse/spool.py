@@ -18,7 +18,7 @@ import pyarrow as pa
 from flows.sources.deliveries import ROW_SCHEMA, Delivery, SliceKey
 
 BUCKETS = 32
-MEMORY_BYTES = 64 * 2**20
+MEMORY_BYTES = 32 * 2**20
 PART_ROWS = 2**16
 """A bucket of more rows is handed out in parts."""
 
