@@ -40,7 +40,7 @@ from tests.integration.test_alerts import fired
 LIMITS = AlertThresholds(
     failures_in_a_row=2,
     run_limit=timedelta(minutes=15),
-    late_after=timedelta(seconds=5),
+    late_after=timedelta(seconds=10),
     silent_after=timedelta(seconds=45),
 )
 
