@@ -1,8 +1,8 @@
 """The nightly quality check: everything that is loaded, not only what a sync has touched.
 
-build → test → freshness → alerts → site. Views and the snapshot of accounts and seats are brought up to
-date, every data test runs, sources that have not been loaded in time warn, and alerts are raised.
-Every result is a row of `sqp.data_quality_checks` under the newest sync.
+build → test → freshness → alerts → site. Views and the snapshot of accounts and seats are brought
+up to date, every data test runs, sources that have not been loaded in time warn, and alerts are
+raised. Every result is a row of `sqp.data_quality_checks` under the newest sync.
 """
 
 from __future__ import annotations
