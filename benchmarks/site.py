@@ -45,7 +45,9 @@ select
     case number %% 50 when 0 then 'failed' when 1 then 'warning' else 'passed' end,
     1000000 + number, 1000000 + number - (number %% 50 < 2)::int, -(number %% 50 < 2)::int,
     0.0001 * (number %% 50 < 2)::int,
-    (array['landing.sqp_asin', 'sqp.weekly_summary', 'sqp.monthly_summary'])[1 + number %% 3],
+    (array['landing.sqp_asin', 'sqp.weekly_summary', 'sqp.monthly_summary'])[
+        1 + number %% %(each)s %% 3
+    ],
     repeat('select ', 200),
     'the sums differ by at most 0.1 %% between source and target: so for all of 3,700 slices',
     jsonb_build_object(
