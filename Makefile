@@ -42,13 +42,16 @@ down: $(INSTALLED) ## stop the database
 serve: sample up ## Prefect server, worker and schedules on this machine, until Ctrl-C
 	@$(BIN)/warehouse serve
 
-lint: up ## check style, types and SQL (which dbt compiles), parse the models for both engines
+lint: up ## check style, types, spelling and SQL (which dbt compiles); parse the models, their conventions
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/yamllint --strict .
+	$(BIN)/typos
 	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project/models dbt_project/data_tests
-	$(DBT) --quiet --warn-error parse $(DBT_PROJECT) --target dev
 	$(DBT) --quiet --warn-error parse $(DBT_PROJECT) --target bigquery
+	$(DBT) --quiet --warn-error parse $(DBT_PROJECT) --target dev
+	@COLUMNS=200 $(BIN)/dbt-bouncer run --show-all-failures
 
 docs: up ## write the site: quality, plots, models explained, runbooks (site/index.html)
 	@$(BIN)/warehouse site

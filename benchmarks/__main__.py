@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks import (
     accounts,
     bigquery,
+    dashboards,
     isolation,
     landing,
     main_job,
@@ -32,7 +33,7 @@ from flows.settings import quieten
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
-PARTS = ("landing", "job", "schema", "summaries", "accounts", "bigquery", "site")
+PARTS = ("landing", "job", "schema", "summaries", "dashboards", "accounts", "bigquery", "site")
 
 
 def main() -> None:
@@ -92,6 +93,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[list[str]]:
     if arguments.part in (None, "summaries"):
         console.note(f"a week into summaries, after {summaries.SHORT} and {arguments.weeks} weeks")
         sections["summaries"] = [summaries_lines(summaries.run(arguments.weeks))]
+    if arguments.part in (None, "dashboards"):
+        console.note(f"{dashboards.WEEKS} weeks of marts, asked by {dashboards.CLIENTS} clients")
+        sections["dashboards"] = [dashboards.lines(dashboards.run())]
     if arguments.part in (None, "accounts"):
         console.note(f"sync {accounts.SMALL:,} and {accounts.LARGE:,} accounts")
         sections["accounts"] = [accounts_lines(accounts.run())]
@@ -239,6 +243,7 @@ def summaries_lines(results: dict[str, Any]) -> list[str]:
     costs = {
         "the specification's row trigger, with quarters": short["seed"],
         "bare sorted insert of the week": short["bare"],
+        "only writing the finished rows of week, month and quarter": short["least"],
         "dbt's delete+insert of week, month and quarter": short["stock"],
         "dbt, one new week": new,
         "the triggers, the same week": short["trigger"],
@@ -261,6 +266,13 @@ def summaries_lines(results: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|",
         row("one new week", "the specification's trigger", new, short["seed"], "0.35, log 0.45"),
         row("one new week", "bare sorted insert of the week", new, short["bare"], "5"),
+        row(
+            "only writing the finished rows",
+            "the specification's trigger",
+            short["least"],
+            short["seed"],
+            "the floor",
+        ),
         row(
             "one new week",
             "dbt's delete+insert of week, month and quarter",

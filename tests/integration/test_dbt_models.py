@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -462,7 +463,31 @@ def test_one_restated_slice_reads_and_writes_its_own_periods(landing: Landing, d
         ("quarterly_summary", quarter),
     }
     assert log < 1_500_000, "bytes of write-ahead log, most of it dbt's own tables"
+    months_of_quarter = {name.replace("weekly", "monthly") for name in weeks_of_quarter}
+    assert planned(landing, dbt, "monthly_summary") == {f"weekly_summary_{month}"}
+    assert planned(landing, dbt, "quarterly_summary") <= weeks_of_quarter | months_of_quarter
     assert_summaries_are_exact(landing)
+
+
+def planned(landing: Landing, dbt: Dbt, summary: str) -> set[str]:
+    """The partitions that the plan of a summary's last build reads."""
+    compiled = dbt.folder / f"compiled/warehouse/models/sqp/summaries/{summary}.sql"
+    [[plan]] = landing.connection.execute(
+        f"explain (format json) {compiled.read_text('utf-8')}"  # type: ignore[arg-type]
+    ).fetchall()
+    return {name for name in relations(plan) if re.search(r"ly_summary_\d", name)}
+
+
+def relations(plan: Any) -> Iterator[str]:
+    """Every relation that a plan reads."""
+    if isinstance(plan, list):
+        for part in plan:
+            yield from relations(part)
+    elif isinstance(plan, dict):
+        if "Relation Name" in plan:
+            yield plan["Relation Name"]
+        for part in plan.values():
+            yield from relations(part)
 
 
 def rows_read(landing: Landing) -> dict[str, int]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dbt.cli.main import dbtRunner
 
 from flows.settings import PROJECT_ROOT
 from flows.site.documents import ROOT_DOCUMENTS
@@ -20,23 +18,6 @@ DBTS_OWN_TESTS = {"not_null", "unique", "accepted_values", "relationships"}
 """Generic tests that dbt brings and explains itself."""
 
 KINDS = ("exposures", "metrics", "groups", "semantic_models", "unit_tests")
-
-
-@pytest.fixture(scope="session")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The project as dbt reads it for PostgreSQL, which has more than BigQuery; no database."""
-    folder = tmp_path_factory.mktemp("manifest")
-    result = dbtRunner().invoke(
-        [
-            *("parse", "--quiet", "--warn-error"),
-            *("--project-dir", str(PROJECT_ROOT / "dbt_project")),
-            *("--profiles-dir", str(PROJECT_ROOT)),
-            *("--target-path", str(folder), "--log-path", str(folder)),
-        ]
-    )
-    assert result.success, result.exception
-    read: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    return read
 
 
 def undescribed(manifest: dict[str, Any]) -> list[str]:

@@ -2,22 +2,14 @@
     {%- set score -%}
         case
             when {{ median_deviation }} > 0
-                then {{ adapter.dispatch('robust_quotient')(
+                then {{ robust_quotient(
                     '0.6745 * (' ~ value ~ ' - ' ~ median ~ ')', median_deviation
                 ) }}
             when {{ mean_deviation }} > 0
-                then {{ adapter.dispatch('robust_quotient')(
+                then {{ robust_quotient(
                     '(' ~ value ~ ' - ' ~ median ~ ')', '(1.253314 * ' ~ mean_deviation ~ ')'
                 ) }}
         end
     {%- endset -%}
     {{ rounded(score, 12, 4) }}
-{%- endmacro %}
-
-{% macro postgres__robust_quotient(numerator, denominator) -%}
-    {{ numerator }} / {{ denominator }}
-{%- endmacro %}
-
-{% macro bigquery__robust_quotient(numerator, denominator) -%}
-    cast({{ numerator }} as bignumeric) / cast({{ denominator }} as bignumeric)
 {%- endmacro %}
