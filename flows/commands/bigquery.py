@@ -131,7 +131,8 @@ def publish(
     ensure_ready()
     if to is Destination.BIGQUERY:
         with connect(autocommit=True, application="warehouse publish", role="etl") as connection:
-            done = publish_landing(client, connection)
+            readers = get_settings().bigquery_readers
+            done = publish_landing(client, connection, with_readers=bool(readers))
     else:
         with connect(autocommit=True, application="warehouse publish", role="dbt") as connection:
             done = publish_summaries(client, connection, wanted)

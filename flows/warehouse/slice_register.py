@@ -82,7 +82,7 @@ def look_up(connection: Connection, keys: Sequence[SliceKey]) -> dict[SliceKey, 
             account_id, marketplace_id, report_view, period_type, period_start, subject
         )
         """,
-        _columns(keys),
+        columns_of(keys),
     ).fetchall()
     return {keys[position - 1]: KnownSlice(*values) for position, *values in found}
 
@@ -114,7 +114,7 @@ def register(connection: Connection, loads: Sequence[NewLoad]) -> dict[SliceKey,
         returning slice_id, account_id, marketplace_id, report_view, period_type, period_start,
             period_end, subject
         """,
-        _columns([(*load.key, *load[1:]) for load in loads]),
+        columns_of([(*load.key, *load[1:]) for load in loads]),
     ).fetchall()
     return {SliceKey(*key): slice_id for slice_id, *key in found}
 
@@ -130,7 +130,7 @@ def note_arrivals(connection: Connection, arrivals: Sequence[tuple[int, datetime
                 as came (slice_id, delivered_at, source_file)
             where slices.slice_id = came.slice_id
             """,
-            _columns(arrivals),
+            columns_of(arrivals),
         )
 
 
@@ -204,7 +204,7 @@ def compare_loads(
             delivered=sql.SQL(", ").join(sql.SQL("delivered.{}").format(name) for name in names),
             before=sql.SQL(", ").join(sql.SQL("before.{}").format(name) for name in names),
         )
-        counted += connection.execute(query, _columns(mine)).fetchall()
+        counted += connection.execute(query, columns_of(mine)).fetchall()
     return counted
 
 
@@ -225,7 +225,7 @@ def delete_loads(connection: Connection, loads: Sequence[SliceLoad]) -> None:
                         and gone.load_id = stored.load_id
                     """
                 ).format(table=landing_table(view)),
-                _columns(mine),
+                columns_of(mine),
             )
 
 
@@ -276,6 +276,6 @@ def landing_column(name: str, report_view: str) -> str:
     return {"subject": report_view}.get(name) or name.replace("own_", f"{report_view}_", 1)
 
 
-def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+def columns_of(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """Rows turned into one array a column, for `unnest`."""
     return [list(column) for column in zip(*rows, strict=True)]
