@@ -23,6 +23,7 @@ from benchmarks import (
     main_job,
     migrations,
     partitions,
+    site,
     summaries,
 )
 from benchmarks.server import own_server
@@ -32,7 +33,7 @@ from flows.settings import quieten
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
-PARTS = ("landing", "job", "schema", "summaries", "dashboards", "accounts", "bigquery")
+PARTS = ("landing", "job", "schema", "summaries", "dashboards", "accounts", "bigquery", "site")
 
 
 def main() -> None:
@@ -51,11 +52,11 @@ def main() -> None:
         "--weeks", type=int, default=summaries.LONG, help="weeks of the long history of summaries"
     )
     parser.add_argument(
-        "--bigquery-rows", type=int, default=1_000_000, help="rows of the table in BigQuery"
+        "--bigquery-rows", type=int, default=5_000_000, help="rows of the table in BigQuery"
     )
     arguments = parser.parse_args()
-    quieten()
     with own_server(), tempfile.TemporaryDirectory() as folder:
+        quieten()  # in the server's own folder, where Prefect puts its database
         sections = measure(arguments, Path(folder))
     text = "\n".join(
         [
@@ -101,6 +102,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[list[str]]:
     if arguments.part in (None, "bigquery"):
         console.note(f"{arguments.bigquery_rows:,} rows out of BigQuery")
         sections["bigquery"] = [bigquery.lines(bigquery.run(folder, arguments.bigquery_rows))]
+    if arguments.part in (None, "site"):
+        console.note(f"the site of the default sample, and {site.CHECKS:,} checks on a page")
+        sections["site"] = [site.lines(site.run(folder))]
     return [section for part in PARTS for section in sections.get(part, [])]
 
 

@@ -1,13 +1,14 @@
 """The nightly quality check: everything that is loaded, not only what a sync has touched.
 
-build → test → freshness → alerts. Views and the snapshot of accounts and seats are brought up to
-date, every data test runs, sources that have not been loaded in time warn, and alerts are raised.
-Every result is a row of `sqp.data_quality_checks` under the newest sync.
+build → test → freshness → alerts → site. Views and the snapshot of accounts and seats are brought
+up to date, every data test runs, sources that have not been loaded in time warn, and alerts are
+raised. Every result is a row of `sqp.data_quality_checks` under the newest sync.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -81,9 +82,12 @@ class QualityReport:
         )
 
 
-@warehouse_flow("check-quality", steps=4)
-def check_quality() -> QualityReport:
+@warehouse_flow("check-quality", steps=5)
+def check_quality(site: str | None = None) -> QualityReport:
     """Check everything that is loaded.
+
+    Args:
+        site: the folder that the site is then written to, for everybody to see.
 
     Raises:
         Busy: a sync is at work (exit 75).
@@ -94,6 +98,8 @@ def check_quality() -> QualityReport:
         build(run)
         found = test(run, newest) + freshness(run, newest)
         alerts = alert(run)
+        if site:
+            write_site(run, site)
     statuses = [each.status for each in found]
     return QualityReport(
         passed=statuses.count("passed"),
@@ -161,3 +167,11 @@ def freshness(run: Run, sync_log_id: int | None) -> list[Found]:
 def alert(run: Run) -> list[Alert]:  # noqa: ARG001
     """Raise the alerts that stand now."""
     return raise_alerts()
+
+
+@step
+def write_site(run: Run, folder: str) -> None:  # noqa: ARG001
+    """Write the pages anew: what was found is among them."""
+    from flows.site.build import build_site
+
+    build_site(Path(folder))

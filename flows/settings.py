@@ -175,6 +175,17 @@ class Settings(BaseSettings):
     bigquery_window_weeks: int = Field(
         default=8, gt=0, description="How many weeks back every sync compares."
     )
+    bigquery_readers: str | None = Field(
+        default=None,
+        description="Who of Google's accounts may read their tenant's rows there, by commas:"
+        " user:…, group:…, domain:…; dbt reads it too.",
+    )
+    bigquery_whole_days: int = Field(
+        default=28,
+        gt=0,
+        description="After so many days the window is compared row by row, also where no partition"
+        " of it was written to.",
+    )
     bigquery_retry_seconds: float = Field(
         default=120, ge=0, description="How long a request that may yet succeed is tried again."
     )

@@ -24,16 +24,25 @@ def serve(
 ) -> None:
     """Start a Prefect server, a worker and the deployments on this machine; Ctrl-C ends them.
 
-    What runs when is in prefect.yaml. Runs, logs and artifacts are kept for the next time.
+    What runs when is in prefect.yaml. Runs, logs and artifacts are kept for the next time. The site
+    is shown beside it; the nightly check writes it anew.
     """
     from flows.serve import serving, watch
+    from flows.site.build import FOLDER, INDEX
+    from flows.site.serve import served as shown
     from flows.warehouse.ready import ensure_ready
 
     ensure_ready()
-    with serving(console.note, port=port) as served:
+    FOLDER.mkdir(exist_ok=True)
+    with (
+        shown(FOLDER) as site,
+        serving(console.note, port=port, extra={"SITE_URL": site.rstrip("/")}) as served,
+    ):
+        written = "the site" if (FOLDER / INDEX).exists() else "the site, once `make docs` wrote it"
         console.say_table(
             ("what", "where"),
             [
+                (written, site),
                 ("Prefect: runs, artifacts, schedules", served.ui_url),
                 ("its API", served.api_url),
                 ("in another shell", f"export PREFECT_API_URL={served.api_url}"),

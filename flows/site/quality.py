@@ -141,7 +141,7 @@ def _reasons(
         (statuses[Verdict.WARNING], "of the newest checks warn"),
     ]
     return [
-        *(["no check is recorded: nothing was synced yet"] if not cells else []),
+        *(["nothing was delivered yet"] if not cells else []),
         *(f"{number:,} {what}" for number, what in said if number),
         *(["the last sync failed: the numbers are those of the sync before"] * failed_sync),
     ]

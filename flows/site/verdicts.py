@@ -175,6 +175,8 @@ def _cell(
     if view and load is None:
         return Cell(None, "the account delivers nothing to it")
     concerning = [each for each in results if each.concerns(account, covered)]
+    if load:
+        concerning += _taken_up(results, concerning, load)
     if not concerning:
         return Cell(Verdict.UNKNOWN, "no check ran")
     if load and not any(_is_since(each, load) for each in concerning):
@@ -186,6 +188,19 @@ def _cell(
     if verdict is Verdict.PASSED:
         return Cell(verdict, f"{len(latest(concerning))} checks passed")
     return Cell(verdict, worst.message or worst.check_name)
+
+
+def _taken_up(results: Sequence[Result], concerning: Sequence[Result], load: Load) -> list[Result]:
+    """Checks of a load whose own run died before them: the first later run took them up.
+
+    A sync checks whatever has landed and is not checked yet, whoever landed it.
+    """
+    of_loads = [each for each in results if each.check_type not in WHOLE_TABLE]
+    since = [each for each in of_loads if each.run is not None and each.run >= load.run]
+    if any(each in concerning for each in since):
+        return []
+    first = min((each.run for each in since if each.run), default=None)
+    return [each for each in since if each.run == first]
 
 
 def _is_since(result: Result, load: Load) -> bool:

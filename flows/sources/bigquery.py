@@ -1,8 +1,9 @@
 """The flat table in BigQuery as a delivery: which slices changed, and only their rows.
 
-One query gives every slice of the window its fingerprint, a row count and a checksum over all
-columns. Slices whose fingerprint is not the one that was loaded are read, through the Storage Read
-API or, where that is not allowed, by a query whose result comes over REST.
+What changed is found as cheaply as the table allows: by its change time, by that of each of its
+partitions, by a query that gives every slice its fingerprint, a row count and a checksum over all
+columns. What is not as it was loaded is read, through the Storage Read API or, where that is not
+allowed, by a query whose result comes over REST.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
@@ -20,8 +21,15 @@ from google.cloud import bigquery
 
 from flows.errors import UnreadableDelivery, UsageError
 from flows.settings import Settings
-from flows.sources.bigquery_client import JOB_PREFIX, BigQuery, estimate, talking_to_bigquery
+from flows.sources.bigquery_client import BigQuery, estimate, talking_to_bigquery
 from flows.sources.bigquery_contract import check_schema, contract
+from flows.sources.bigquery_partitions import (
+    WEEK,
+    Compared,
+    partition_times,
+    weeks_written_to,
+    within,
+)
 from flows.sources.bigquery_request import BigQueryRequest
 from flows.sources.bigquery_rows import Restriction, open_rows
 from flows.sources.deliveries import (
@@ -41,7 +49,12 @@ MOST_LOST = 0.5
 MOST_ASINS = 500
 """Of a week in which more ASINs changed, all are read."""
 
-WEEK = timedelta(weeks=1)
+MOST_WEEKS_READ_WHOLE = 2
+"""Up to so many weeks that were written to are read whole; of more, fingerprints tell what changed.
+
+One week alone is written to because its rows are new or other ones; many at once are so because
+something filled the table anew, mostly with what was there.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -55,15 +68,26 @@ class SliceName(NamedTuple):
 
 
 class Fingerprint(NamedTuple):
-    """Rows of a slice, and the sums of the low and the high halves of their hashes."""
+    """Rows of a slice, and the sums of the low and the high halves of their hashes.
+
+    Rows that were counted and not hashed have no sums.
+    """
 
     row_count: int
-    low_sum: int
-    high_sum: int
+    low_sum: int | None
+    high_sum: int | None
 
     def plus(self, other: Fingerprint) -> Fingerprint:
         """The fingerprint of both slices' rows together."""
-        return Fingerprint(*(mine + yours for mine, yours in zip(self, other, strict=True)))
+        return Fingerprint(
+            self.row_count + other.row_count,
+            _sum(self.low_sum, other.low_sum),
+            _sum(self.high_sum, other.high_sum),
+        )
+
+
+def _sum(mine: int | None, yours: int | None) -> int | None:
+    return None if mine is None or yours is None else mine + yours
 
 
 class Loss(NamedTuple):
@@ -83,8 +107,8 @@ class Memory(Protocol):
     def slices_since(self, first_day: date) -> Mapping[SliceName, Fingerprint]:
         """What was loaded of each slice."""
 
-    def compared_at(self, first_day: date) -> datetime | None:
-        """The table's change time when everything from this day on was found as it was loaded."""
+    def last_comparison(self) -> Compared | None:
+        """What the last sync knew of the table, if that came through."""
 
 
 @dataclass
@@ -94,6 +118,7 @@ class Comparison:
     Attributes:
         first_day: the window begins here.
         found, known: fingerprints in the table, and of what was loaded.
+        read_whole: weeks of which everything counts as changed, since nothing was hashed.
         losses: weeks that are held back.
         metadata: for `sqp.sync_log.sync_metadata`.
     """
@@ -105,6 +130,7 @@ class Comparison:
     date_type: str
     found: Mapping[SliceName, Fingerprint]
     known: Mapping[SliceName, Fingerprint]
+    read_whole: Set[date]
     losses: list[Loss]
     job_id: str
     compared_at: datetime
@@ -123,7 +149,8 @@ class Comparison:
         return {
             name: print_
             for name, print_ in self.found.items()
-            if self.known.get(name) != print_ and not self._is_held(name)
+            if (name.period_start in self.read_whole or self.known.get(name) != print_)
+            and not self._is_held(name)
         }
 
     def gone(self) -> list[SliceName]:
@@ -223,11 +250,12 @@ def compare(
         BigQueryError: the table cannot be read, or breaks the contract.
         UnreadableDelivery: the table holds no row of the window, and never did.
     """
+    today = today or datetime.now(UTC).date()
     marketplace_id = marketplace_of(request, settings)
     with talking_to_bigquery(client.table):
         table = client.rest.get_table(client.table, retry=client.retry, timeout=60)
     date_type = check_schema(table.schema, client.table)
-    first_day = window_start(request, memory, settings, today or datetime.now(UTC).date())
+    first_day = window_start(request, memory, settings, today)
     known = memory.slices_since(first_day)
     comparison = Comparison(
         bigquery=client,
@@ -237,6 +265,7 @@ def compare(
         date_type=date_type,
         found=known,
         known=known,
+        read_whole=frozenset(),
         losses=[],
         job_id="unchanged",
         compared_at=table.modified or datetime.now(UTC),
@@ -249,11 +278,20 @@ def compare(
             "table_modified": table.modified.isoformat() if table.modified else None,
         },
     )
+    last = memory.last_comparison() if known else None
     is_settled = table.table_type == "TABLE" and table.streaming_buffer is None
-    if known and is_settled and memory.compared_at(first_day) == table.modified:
+    if last and is_settled and last.holds_for(table.modified, first_day):
         log.info("%s is as it was when it was last compared: no query is run", client.table)
+        times, whole_on = last.partitions, last.whole_on
     else:
-        _query_fingerprints(client, comparison, request.account)
+        times, estimated = partition_times(client, table) if is_settled else (None, 0)
+        comparison.metadata["estimated_bytes"] = estimated
+        weeks = None
+        if last and times is not None and last.partitions is not None:
+            is_due = today - last.whole_on >= timedelta(days=settings.bigquery_whole_days)
+            weeks = None if is_due else weeks_written_to(times, last, first_day)
+        whole_on = last.whole_on if last and weeks is not None else today
+        _find_slices(comparison, weeks)
         if not comparison.found and not known:
             raise UnreadableDelivery(
                 f"{client.table} brings nothing",
@@ -261,11 +299,15 @@ def compare(
                 "look whether whatever fills the table works; --since reads further back",
             )
         comparison.losses = [] if request.accept_losses else losses(known, comparison.found)
+    lost = [loss.period_start for loss in comparison.losses]
     comparison.metadata |= {
         "slices_compared": len(comparison.found),
         "slices_changed": len(comparison.changed()),
         "slices_gone": len(comparison.gone()),
-        "weeks_held_back": len(comparison.losses),
+        "weeks_held_back": len(lost),
+        "held_weeks": [week.isoformat() for week in lost if week],
+        "partitions": None if times is None or None in lost else within(times, first_day),
+        "compared_whole_on": whole_on.isoformat(),
     }
     return comparison
 
@@ -333,54 +375,95 @@ def _rows_by_week(slices: Mapping[SliceName, Fingerprint]) -> dict[date, int]:
     return weeks
 
 
-def fingerprint_query(table: str, date_type: str) -> str:
-    """The query that gives each slice since `@first_day` its fingerprint.
+def _find_slices(comparison: Comparison, weeks: Set[date] | None) -> None:
+    """Find the slices of these weeks as they are now, or of the whole window; others stay as known.
+
+    Few weeks are counted and then read whole; of more, fingerprints tell what is to be read.
+    """
+    if weeks is None:
+        comparison.found = _queried(comparison, None, is_hashed=True)
+        return
+    comparison.metadata["weeks_written_to"] = len(weeks)
+    if not weeks:
+        log.info("%s: no week of the window was written to", comparison.bigquery.table)
+        return
+    if len(weeks) <= MOST_WEEKS_READ_WHOLE:
+        comparison.read_whole = frozenset(weeks)
+    found = _queried(comparison, sorted(weeks), is_hashed=not comparison.read_whole)
+    untouched = {
+        name: print_ for name, print_ in comparison.known.items() if name.period_start not in weeks
+    }
+    comparison.found = untouched | found
+
+
+def slices_query(table: str, date_type: str, condition: str, *, is_hashed: bool) -> str:
+    """The query that gives each slice its row count and, if it is to be hashed, its fingerprint.
 
     Sums, not an exclusive or: rows that are there twice must not cancel each other out. The half
     hashes keep the sums within INT64 for two billion rows of a slice.
     """
     columns = ", ".join(f"`{name}`" for name in contract())
     day = "`Date`" if date_type == "DATE" else "date(`Date`)"
+    row_hash = f"farm_fingerprint(to_json_string(struct({columns})))" if is_hashed else "null"
     return f"""
         select
             date_trunc({day}, week(sunday)) as week_start,
             trim(`Client Name`) as client_name,
             `Child ASIN` as asin,
             count(*) as row_count,
-            sum(fingerprint & 4294967295) as low_sum,
-            sum((fingerprint >> 32) & 4294967295) as high_sum
+            sum(row_hash & 4294967295) as low_sum,
+            sum((row_hash >> 32) & 4294967295) as high_sum
         from (
             select
                 `Date`,
                 `Client Name`,
                 `Child ASIN`,
-                farm_fingerprint(to_json_string(struct({columns}))) as fingerprint
+                {row_hash} as row_hash
             from `{table}`
-            where `Date` >= @first_day or `Date` is null
+            where {condition} or `Date` is null
         )
         group by week_start, client_name, asin
     """  # noqa: S608 - the table's name comes from the settings, the columns from the contract
 
 
-def _query_fingerprints(client: BigQuery, comparison: Comparison, account: str | None) -> None:
-    first_day = datetime.combine(comparison.first_day, datetime.min.time())
-    parameter: Any = {
-        "DATE": comparison.first_day,
-        "DATETIME": first_day,
-        "TIMESTAMP": first_day.replace(tzinfo=UTC),
-    }[comparison.date_type]
-    parameters = [bigquery.ScalarQueryParameter("first_day", comparison.date_type, parameter)]
-    query = fingerprint_query(client.table, comparison.date_type)
+def _queried(
+    comparison: Comparison, weeks: Sequence[date] | None, *, is_hashed: bool
+) -> dict[SliceName, Fingerprint]:
+    """The slices of these weeks, or of the whole window, as a query finds them."""
+    client, date_type = comparison.bigquery, comparison.date_type
+    days = [comparison.first_day] if weeks is None else [d for w in weeks for d in (w, w + WEEK)]
+    parameters = [
+        bigquery.ScalarQueryParameter(f"day_{number}", date_type, _start_of(day, date_type))
+        for number, day in enumerate(days)
+    ]
+    condition = (
+        "`Date` >= @day_0"
+        if weeks is None
+        else " or ".join(
+            f"(`Date` >= @day_{number} and `Date` < @day_{number + 1})"
+            for number in range(0, len(days), 2)
+        )
+    )
+    query = slices_query(client.table, date_type, condition, is_hashed=is_hashed)
     estimated = estimate(client, query, parameters)
     with talking_to_bigquery(client.table):
-        job = client.rest.query(
-            query,
-            job_config=client.query_config(query_parameters=parameters),
-            job_id_prefix=JOB_PREFIX,
-            retry=client.retry,
-            timeout=60,
-        )
-        rows = list(job.result(retry=client.retry))
+        job = client.start(query, parameters)
+        found, undated = _slices_of(client.rows(job), comparison.account)
+    comparison.job_id = job.job_id
+    comparison.compared_at = job.started or job.created or datetime.now(UTC)
+    comparison.metadata |= {
+        "job_id": job.job_id,
+        "estimated_bytes": comparison.metadata["estimated_bytes"] + estimated,
+        "bytes_processed": job.total_bytes_processed,
+        "rows_without_date": undated,
+    }
+    return found
+
+
+def _slices_of(
+    rows: Iterable[bigquery.Row], account: str | None
+) -> tuple[dict[SliceName, Fingerprint], int]:
+    """The slices that a query found, and its rows that have no date and so belong to none."""
     found: dict[SliceName, Fingerprint] = {}
     undated = 0
     for row in rows:
@@ -389,17 +472,15 @@ def _query_fingerprints(client: BigQuery, comparison: Comparison, account: str |
             undated += print_.row_count
             continue
         name = SliceName(
-            account or row["client_name"] or DEFAULT_ACCOUNT,
-            row["week_start"],
-            row["asin"] or "",
+            account or row["client_name"] or DEFAULT_ACCOUNT, row["week_start"], row["asin"] or ""
         )
         found[name] = found[name].plus(print_) if name in found else print_
-    comparison.found = found
-    comparison.job_id = job.job_id
-    comparison.compared_at = job.started or job.created or datetime.now(UTC)
-    comparison.metadata |= {
-        "job_id": job.job_id,
-        "estimated_bytes": estimated,
-        "bytes_processed": job.total_bytes_processed,
-        "rows_without_date": undated,
-    }
+    return found, undated
+
+
+def _start_of(day: date, date_type: str) -> date | datetime:
+    """The day as the table's column has it."""
+    if date_type == "DATE":
+        return day
+    midnight = datetime.combine(day, datetime.min.time())
+    return midnight if date_type == "DATETIME" else midnight.replace(tzinfo=UTC)

@@ -17,11 +17,12 @@ import google.auth
 import grpc
 from google.api_core import exceptions
 from google.api_core.client_options import ClientOptions
-from google.api_core.retry import Retry
+from google.api_core.retry import Retry, if_exception_type
 from google.auth import exceptions as auth_exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
-from google.cloud.bigquery.retry import DEFAULT_RETRY
+from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY, DEFAULT_RETRY
+from google.cloud.bigquery.table import RowIterator
 from google.cloud.bigquery_storage_v1 import BigQueryReadClient
 from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (
     BigQueryReadGrpcTransport,
@@ -43,11 +44,22 @@ _QUOTA = {"quotaExceeded", "rateLimitExceeded", "jobRateLimitExceeded", "userRat
 _TOO_DEAR = {"bytesBilledLimitExceeded"}
 _NO_BILLING = {"billingNotEnabled", "accountDisabled"}
 
+PAGE_ROWS = 10_000
+"""Rows of a page of what comes over REST."""
+
+STORAGE_RETRY = Retry(
+    predicate=if_exception_type(exceptions.ServiceUnavailable), initial=0.1, maximum=10.0
+)
+
 log = logging.getLogger(__name__)
 
 
 class BigQueryError(WarehouseError):
     """BigQuery did not do what was asked; nothing of the sync was loaded."""
+
+
+class NotAllowed(BigQueryError):
+    """These credentials may not do it, whenever they ask."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,8 @@ class BigQuery:
         maximum_bytes: what one query or one read may scan.
         streams: how many streams are read at a time.
         retry: for requests of the REST client that may yet succeed.
+        job_retry: for queries that failed on the way, which by itself goes on for 40 minutes.
+        storage_retry: the same for the Storage Read API, which by itself goes on for a day.
     """
 
     table: str
@@ -70,15 +84,37 @@ class BigQuery:
     maximum_bytes: int
     streams: int = 4
     retry: Retry = DEFAULT_RETRY
+    job_retry: Retry = DEFAULT_JOB_RETRY
+    storage_retry: Retry = STORAGE_RETRY
 
-    def query_config(self, **options: Any) -> bigquery.QueryJobConfig:
-        """How queries run here: labelled, bounded in cost, never from a cache."""
-        return bigquery.QueryJobConfig(
+    def start(
+        self,
+        query: str,
+        parameters: Sequence[bigquery.ScalarQueryParameter] = (),
+        *,
+        dry_run: bool = False,
+    ) -> bigquery.QueryJob:
+        """Start a query: labelled, bounded in cost, never from a cache."""
+        config = bigquery.QueryJobConfig(
             labels=LABELS,
             maximum_bytes_billed=self.maximum_bytes,
             use_query_cache=False,
-            **options,
+            query_parameters=list(parameters),
+            dry_run=dry_run,
         )
+        return self.rest.query(
+            query,
+            job_config=config,
+            job_id_prefix=JOB_PREFIX,
+            retry=self.retry,
+            # Else the request is tried again for ten minutes, whatever `retry` says.
+            job_retry=None,
+            timeout=60,
+        )
+
+    def rows(self, job: bigquery.QueryJob) -> RowIterator:
+        """The rows of a query, once it is done; memory holds a page of them."""
+        return job.result(page_size=PAGE_ROWS, retry=self.retry, job_retry=self.job_retry)
 
 
 def connect_bigquery(settings: Settings) -> BigQuery:
@@ -113,6 +149,8 @@ def connect_bigquery(settings: Settings) -> BigQuery:
         maximum_bytes=settings.bigquery_maximum_bytes_billed,
         streams=settings.bigquery_streams,
         retry=DEFAULT_RETRY.with_timeout(settings.bigquery_retry_seconds),
+        job_retry=DEFAULT_JOB_RETRY.with_timeout(settings.bigquery_retry_seconds),
+        storage_retry=STORAGE_RETRY.with_timeout(settings.bigquery_retry_seconds),
     )
 
 
@@ -197,10 +235,10 @@ def talking_to_bigquery(
                 _said(error),
                 "switch billing on for the project, or name another in BIGQUERY_PROJECT",
             ) from error
-        raise BigQueryError(
+        raise NotAllowed(
             f"{what} may not be read with these credentials",
             _said(error),
-            "give them the roles BigQuery Data Viewer on the table, and BigQuery Job User and"
+            "give them the roles BigQuery Data Viewer on the dataset, and BigQuery Job User and"
             " BigQuery Read Session User on the project",
         ) from error
     except exceptions.GoogleAPICallError as error:
@@ -236,8 +274,7 @@ def estimate(
         BigQueryError: they are more than may be billed.
     """
     with talking_to_bigquery(client.table):
-        config = client.query_config(query_parameters=list(parameters), dry_run=True)
-        job = client.rest.query(query, job_config=config, retry=client.retry, timeout=60)
+        job = client.start(query, parameters, dry_run=True)
     estimated = job.total_bytes_processed or 0
     if estimated > client.maximum_bytes:
         raise too_dear(

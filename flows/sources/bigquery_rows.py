@@ -13,19 +13,22 @@ from typing import Any
 
 import pyarrow as pa
 from google.api_core import exceptions
-from google.cloud.bigquery_storage_v1 import BigQueryReadClient, types
+from google.cloud.bigquery_storage_v1 import types
 
 from flows.sources.bigquery_client import (
-    JOB_PREFIX,
     BigQuery,
     BigQueryError,
+    NotAllowed,
     estimate,
     talking_to_bigquery,
     too_dear,
 )
 
-BATCHES_AHEAD = 4
+BATCHES_AHEAD = 2
 """How many batches wait to be taken in: what bounds the memory."""
+
+BATCH_ROWS = 32_768
+"""Batches are put together to about so many rows: BigQuery sends some thousand at a time."""
 
 POLL_SECONDS = 0.2
 
@@ -83,7 +86,7 @@ def open_rows(
     if batches is None:
         batches = _queried(client, restriction, columns, metadata)
     rows = size = 0
-    for batch in batches:
+    for batch in _put_together(batches):
         rows += batch.num_rows
         size += batch.nbytes
         yield batch
@@ -94,6 +97,18 @@ def open_rows(
             f"{expected_rows:,} rows were promised and {rows:,} came",
             "sync again; nothing of it was loaded",
         )
+
+
+def _put_together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in fewer batches: what each batch costs afterwards hardly grows with it."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(each.num_rows for each in waiting) >= BATCH_ROWS:
+            yield pa.concat_batches(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 def _stored(
@@ -122,10 +137,12 @@ def _stored(
                 parent=f"projects/{client.rest.project}",
                 read_session=session,
                 max_stream_count=client.streams,
+                retry=client.storage_retry,
+                timeout=60,
             )
     except BigQueryError as error:
-        not_allowed = (exceptions.Forbidden, exceptions.MethodNotImplemented)
-        if isinstance(error.__cause__, not_allowed) or "non-table" in error.why:
+        is_missing = isinstance(error.__cause__, exceptions.MethodNotImplemented)
+        if isinstance(error, NotAllowed) or is_missing or "non-table" in error.why:
             log.warning(
                 "%s is read over REST, which is slower and costs a query: the Storage Read API"
                 " is not allowed (%s)",
@@ -145,13 +162,12 @@ def _stored(
         "read_streams": len(session.streams),
         "read_estimated_bytes": estimated,
     }
-    return _in_parallel(client.storage, session, client.table)
+    return _in_parallel(client, session)
 
 
-def _in_parallel(
-    storage: BigQueryReadClient, session: types.ReadSession, table: str
-) -> Iterator[pa.RecordBatch]:
+def _in_parallel(client: BigQuery, session: types.ReadSession) -> Iterator[pa.RecordBatch]:
     """The batches of all streams as they come, a thread each; the first failure ends them all."""
+    storage: Any = client.storage
     waiting: queue.Queue[pa.RecordBatch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
     done = threading.Event()
     schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
@@ -165,8 +181,8 @@ def _in_parallel(
 
     def read(name: str) -> None:
         try:
-            with talking_to_bigquery(table):
-                for response in storage.read_rows(name):  # type: ignore[no-untyped-call]
+            with talking_to_bigquery(client.table):
+                for response in storage.read_rows(name, retry=client.storage_retry):
                     put(pa.ipc.read_record_batch(_body(response), schema))
                     if done.is_set():
                         return
@@ -206,12 +222,6 @@ def _queried(
     query = f"select {wanted} from `{client.table}` where {restriction.sql()}"  # noqa: S608 - see Restriction
     metadata |= {"read_through": "rest", "read_estimated_bytes": estimate(client, query)}
     with talking_to_bigquery(client.table):
-        job = client.rest.query(
-            query,
-            job_config=client.query_config(),
-            job_id_prefix=JOB_PREFIX,
-            retry=client.retry,
-            timeout=60,
-        )
+        job = client.start(query)
         metadata["read_job_id"] = job.job_id
-        yield from job.result(retry=client.retry).to_arrow_iterable()
+        yield from client.rows(job).to_arrow_iterable()

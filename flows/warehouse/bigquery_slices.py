@@ -10,6 +10,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from flows.sources.bigquery import Comparison, Fingerprint, SliceName
+from flows.sources.bigquery_partitions import Compared
+from flows.warehouse.slice_register import columns_of
 
 Connection = psycopg.Connection[Any]
 
@@ -45,15 +47,11 @@ class LoadedSlices:
         ).fetchall()
         return {SliceName(*row[:3]): Fingerprint(*row[3:]) for row in rows}
 
-    def compared_at(self, first_day: date) -> datetime | None:
-        """The table's change time at the last sync, if that compared as far and held nothing."""
+    def last_comparison(self) -> Compared | None:
+        """What the last sync knew of the table, if that came through."""
         row = self._connection.execute(
             """
-            select
-                (sync_metadata ->> 'table_modified')::timestamptz,
-                sync_status = 'completed'
-                and (sync_metadata ->> 'weeks_held_back')::integer = 0
-                and (sync_metadata ->> 'compared_from')::date <= %s
+            select sync_status = 'completed', sync_metadata
             from sqp.sync_log
             where
                 sync_metadata ->> 'slices_of' = %s
@@ -61,9 +59,20 @@ class LoadedSlices:
             order by id desc
             limit 1
             """,
-            (first_day, *self._key),
+            self._key,
         ).fetchone()
-        return row[0] if row and row[1] else None
+        if row is None or not row[0]:
+            return None
+        known = row[1]
+        modified, whole_on = known["table_modified"], known.get("compared_whole_on")
+        return Compared(
+            first_day=date.fromisoformat(known["compared_from"]),
+            is_whole=not known["weeks_held_back"],
+            table_modified=datetime.fromisoformat(modified) if modified else None,
+            partitions=known.get("partitions"),
+            held_weeks=frozenset(map(date.fromisoformat, known.get("held_weeks", ()))),
+            whole_on=date.fromisoformat(whole_on) if whole_on else date.min,
+        )
 
 
 def remember(connection: Connection, comparison: Comparison) -> None:
@@ -72,36 +81,44 @@ def remember(connection: Connection, comparison: Comparison) -> None:
     A run that dies before reads the same slices again, and landing finds them as they are.
     """
     key = (comparison.source, comparison.marketplace_id)
-    with connection.transaction(), connection.cursor() as cursor:
-        cursor.executemany(
-            """
-            delete from landing.bigquery_slices
-            where
-                source_table = %s and marketplace_id = %s
-                and account_id = %s and period_start = %s and subject = %s
-            """,
-            [(*key, *name) for name in comparison.gone()],
-        )
-        cursor.executemany(
-            """
-            insert into landing.bigquery_slices (
-                source_table, marketplace_id, account_id, period_start, subject,
-                row_count, low_sum, high_sum, job_id
+    gone = comparison.gone()
+    loaded = [(*name, *print_) for name, print_ in comparison.changed().items()]
+    with connection.transaction():
+        if gone:
+            connection.execute(
+                """
+                delete from landing.bigquery_slices as slices
+                using unnest(%s::text[], %s::date[], %s::text[])
+                    as gone (account_id, period_start, subject)
+                where
+                    slices.source_table = %s and slices.marketplace_id = %s
+                    and slices.account_id = gone.account_id
+                    and slices.period_start = gone.period_start
+                    and slices.subject = gone.subject
+                """,
+                (*columns_of(gone), *key),
             )
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
-            on conflict (account_id, source_table, marketplace_id, period_start, subject)
-            do update set
-                row_count = excluded.row_count,
-                low_sum = excluded.low_sum,
-                high_sum = excluded.high_sum,
-                job_id = excluded.job_id,
-                read_at = clock_timestamp()
-            """,
-            [
-                (*key, *name, *print_, comparison.job_id)
-                for name, print_ in comparison.changed().items()
-            ],
-        )
+        if loaded:
+            connection.execute(
+                """
+                insert into landing.bigquery_slices (
+                    source_table, marketplace_id, job_id, account_id, period_start, subject,
+                    row_count, low_sum, high_sum
+                )
+                select %s, %s, %s, came.*
+                from unnest(
+                    %s::text[], %s::date[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[]
+                ) as came
+                on conflict (account_id, source_table, marketplace_id, period_start, subject)
+                do update set
+                    row_count = excluded.row_count,
+                    low_sum = excluded.low_sum,
+                    high_sum = excluded.high_sum,
+                    job_id = excluded.job_id,
+                    read_at = clock_timestamp()
+                """,
+                (*key, comparison.job_id, *columns_of(loaded)),
+            )
 
 
 def write_metadata(connection: Connection, log_id: int, comparison: Comparison) -> None:

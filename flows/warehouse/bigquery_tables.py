@@ -26,6 +26,9 @@ Connection = psycopg.Connection[Any]
 REGISTER = "landing.sqp_slices"
 DELIVERED = ("landing.sqp_asin", "landing.sqp_brand")
 RECORDS = ("sqp.sync_log", "sqp.data_quality_checks")
+READERS = "access.account_readers"
+"""Whose address may read which account: in a dataset of its own, that no reader needs to see."""
+
 BUILDS = "sqp.slice_builds"
 """What dbt notes on either side for itself: made there, and never copied."""
 
@@ -91,10 +94,15 @@ class Published:
     parts: int
 
 
-def publish_landing(client: BigQuery, connection: Connection) -> list[Published]:
+def publish_landing(
+    client: BigQuery, connection: Connection, *, with_readers: bool = False
+) -> list[Published]:
     """Bring BigQuery's copy of what is in force up to date.
 
     A run that dies is made good by the next: the register goes last.
+
+    Args:
+        with_readers: also which tenant may read which account, for row access policies.
 
     Raises:
         BigQueryError: BigQuery refused or failed; months that were loaded stay.
@@ -105,7 +113,7 @@ def publish_landing(client: BigQuery, connection: Connection) -> list[Published]
         for name in (*DELIVERED, REGISTER, *RECORDS, BUILDS):
             _ensure_table(client, name, _columns(connection, name))
         known = _months_there(client)
-        done = []
+        done = [_publish_readers(client, connection)] if with_readers else []
         for name in DELIVERED:
             view = name.rpartition("_")[2]
             months = _months_here(connection, view)
@@ -117,6 +125,18 @@ def publish_landing(client: BigQuery, connection: Connection) -> list[Published]
             for name in (*RECORDS, REGISTER)
         ]
     return done
+
+
+def _publish_readers(client: BigQuery, connection: Connection) -> Published:
+    """Which address may read which account: the tenants of `app.sqp_accounts` who are there."""
+    columns = [Column("account_id", "text"), Column("email", "text")]
+    _ensure_table(client, READERS, columns)
+    select = sql.SQL(
+        "select accounts.account_id, lower(users.email) from app.sqp_accounts as accounts"
+        " inner join app.users as users on accounts.user_id = users.id"
+        " where users.deleted_at is null"
+    )
+    return Published(READERS, _load(client, connection, READERS, columns, select), 1)
 
 
 def publish_summaries(
@@ -131,8 +151,8 @@ def publish_summaries(
         build = "build it first: `uv run dbt build --project-dir dbt_project --target bigquery`"
         with talking_to_bigquery(f"sqp.{name} in BigQuery", if_missing=build):
             query = f"select * from `{client.rest.project}.sqp.{name}`"  # noqa: S608 - ours
-            job = client.rest.query(query, job_config=client.query_config(), retry=client.retry)
-            arrow = job.result(retry=client.retry).to_arrow(bqstorage_client=client.storage)
+            rows = client.rows(client.start(query))
+            arrow = rows.to_arrow(bqstorage_client=client.storage)
         done.append(_replace(connection, name, arrow))
     return done
 
@@ -245,10 +265,9 @@ def _months_there(client: BigQuery) -> dict[tuple[str, date], Force]:
         group by report_view, month
     """  # noqa: S608 - a name of ours
     with talking_to_bigquery(REGISTER):
-        rows = client.rest.query(query, job_config=client.query_config(), retry=client.retry)
         return {
             (row["report_view"], row["month"]): (row["slices"], row["loads"])
-            for row in rows.result(retry=client.retry)
+            for row in client.rows(client.start(query))
         }
 
 
@@ -260,23 +279,35 @@ def _load_month(client: BigQuery, connection: Connection, name: str, month: date
         " where stored.period_start >= {first} and stored.period_start < {first} + interval"
         " '1 month'"
     ).format(first=sql.Literal(month))
-    return _load(client, connection, name, condition, suffix=f"${month:%Y%m}")
+    columns = _columns(connection, name)
+    select = _select(name, columns, condition)
+    return _load(client, connection, name, columns, select, suffix=f"${month:%Y%m}")
 
 
 def _load_whole(client: BigQuery, connection: Connection, name: str) -> int:
-    return _load(client, connection, name, sql.SQL(""))
+    columns = _columns(connection, name)
+    return _load(client, connection, name, columns, _select(name, columns, sql.SQL("")))
+
+
+def _select(name: str, columns: Sequence[Column], condition: sql.Composable) -> sql.Composable:
+    return sql.SQL("select {columns} from {table} as stored{condition}").format(
+        columns=sql.SQL(", ").join(column.as_text for column in columns),
+        table=sql.Identifier(*name.split(".")),
+        condition=condition,
+    )
 
 
 def _load(
     client: BigQuery,
     connection: Connection,
     name: str,
-    condition: sql.Composable,
+    columns: Sequence[Column],
+    select: sql.Composable,
     suffix: str = "",
 ) -> int:
-    columns = _columns(connection, name)
+    """Replace a table, or a partition of it, by the rows of a query on Postgres."""
     with tempfile.TemporaryFile() as file:
-        _write_csv(connection, name, columns, condition, file)
+        _write_csv(connection, select, file)
         file.seek(0)
         config = bigquery.LoadJobConfig(
             schema=[column.field for column in columns],
@@ -296,21 +327,8 @@ def _load(
     return rows
 
 
-def _write_csv(
-    connection: Connection,
-    name: str,
-    columns: Sequence[Column],
-    condition: sql.Composable,
-    file: IO[bytes],
-) -> None:
-    statement = sql.SQL(
-        "copy (select {columns} from {table} as stored{condition}) to stdout"
-        " (format csv, null '\\N')"
-    ).format(
-        columns=sql.SQL(", ").join(column.as_text for column in columns),
-        table=sql.Identifier(*name.split(".")),
-        condition=condition,
-    )
+def _write_csv(connection: Connection, select: sql.Composable, file: IO[bytes]) -> None:
+    statement = sql.SQL("copy ({select}) to stdout (format csv, null '\\N')").format(select=select)
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         for chunk in copy:
             file.write(chunk)

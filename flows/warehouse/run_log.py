@@ -242,16 +242,23 @@ def leased_run() -> Iterator[Run]:
     try:
         if not _locked(connection):
             raise _busy(connection)
-        close_dead_runs(connection)
-        run = Run(uuid.uuid4(), connection, f"{socket.gethostname()}:{os.getpid()}")
-        with _heartbeat(run.run_id):
-            try:
-                yield run
-            except BaseException as error:
-                # A lost connection closes no row: the next run does, and the error is told.
-                with suppress(psycopg.Error):
-                    run.fail(f"{type(error).__name__}: {error}", {"step": run.step})
-                raise
+        try:
+            close_dead_runs(connection)
+            run = Run(uuid.uuid4(), connection, f"{socket.gethostname()}:{os.getpid()}")
+            with _heartbeat(run.run_id):
+                try:
+                    yield run
+                except BaseException as error:
+                    # A lost connection closes no row: the next run does, and the error is told.
+                    with suppress(psycopg.Error):
+                        run.fail(f"{type(error).__name__}: {error}", {"step": run.step})
+                    raise
+        finally:
+            # A session that is closed keeps its lock until its server process has noticed.
+            with suppress(psycopg.Error):
+                connection.execute(
+                    "select pg_advisory_unlock(hashtextextended(%s, 0))", (LOCK_NAME,)
+                )
     finally:
         connection.close()
 

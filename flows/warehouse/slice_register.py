@@ -93,7 +93,7 @@ def look_up(connection: Connection, keys: Sequence[SliceKey]) -> dict[SliceKey, 
             account_id, marketplace_id, report_view, period_type, period_start, subject
         )
         """,
-        _columns(keys),
+        columns_of(keys),
     ).fetchall()
     return {keys[position - 1]: KnownSlice(*values) for position, *values in found}
 
@@ -161,7 +161,7 @@ def register(connection: Connection, loads: Sequence[NewLoad]) -> dict[SliceKey,
             period_end, subject
         from registered
         """,
-        _columns([(*load.key, *load[1:-1], *load.own_counts) for load in loads]),
+        columns_of([(*load.key, *load[1:-1], *load.own_counts) for load in loads]),
     ).fetchall()
     return {SliceKey(*key): slice_id for slice_id, *key in found}
 
@@ -177,7 +177,7 @@ def note_arrivals(connection: Connection, arrivals: Sequence[tuple[int, datetime
                 as came (slice_id, delivered_at, source_file)
             where slices.slice_id = came.slice_id
             """,
-            _columns(arrivals),
+            columns_of(arrivals),
         )
 
 
@@ -251,7 +251,7 @@ def compare_loads(
             delivered=sql.SQL(", ").join(sql.SQL("delivered.{}").format(name) for name in names),
             before=sql.SQL(", ").join(sql.SQL("before.{}").format(name) for name in names),
         )
-        counted += connection.execute(query, _columns(mine)).fetchall()
+        counted += connection.execute(query, columns_of(mine)).fetchall()
     return counted
 
 
@@ -272,7 +272,7 @@ def delete_loads(connection: Connection, loads: Sequence[SliceLoad]) -> None:
                         and gone.load_id = stored.load_id
                     """
                 ).format(table=landing_table(view)),
-                _columns(mine),
+                columns_of(mine),
             )
 
 
@@ -351,6 +351,6 @@ def landing_column(name: str, report_view: str) -> str:
     return {"subject": report_view}.get(name) or name.replace("own_", f"{report_view}_", 1)
 
 
-def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+def columns_of(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """Rows turned into one array a column, for `unnest`."""
     return [list(column) for column in zip(*rows, strict=True)]

@@ -18,7 +18,9 @@ import pyarrow as pa
 from flows.sources.deliveries import ROW_SCHEMA, Delivery, SliceKey
 
 BUCKETS = 32
-MEMORY_BYTES = 64 * 2**20
+MEMORY_BYTES = 32 * 2**20
+PART_ROWS = 2**16
+"""A bucket of more rows is handed out in parts."""
 
 SPOOL_SCHEMA = ROW_SCHEMA.append(pa.field("slice_number", pa.int32())).append(
     pa.field("delivery_number", pa.int32())
@@ -77,7 +79,7 @@ class Spool:
             self._spill()
 
     def buckets(self) -> Iterator[pa.Table]:
-        """The buckets, one after the other; each holds every row of its slices."""
+        """The buckets, one after the other, large ones in parts; each has its slices whole."""
         for writer in self._files.values():
             writer.close()
         for bucket in range(BUCKETS):
@@ -85,10 +87,11 @@ class Spool:
             if bucket in self._files:
                 with pa.memory_map(str(self._path(bucket))) as source:
                     spilled = pa.ipc.open_file(source).read_all()
-                    yield pa.concat_tables([spilled, pa.Table.from_batches(batches, SPOOL_SCHEMA)])
+                    pending = pa.Table.from_batches(batches, SPOOL_SCHEMA)
+                    yield from _parts(pa.concat_tables([spilled, pending]))
                 self._path(bucket).unlink()
             elif batches:
-                yield pa.Table.from_batches(batches, SPOOL_SCHEMA)
+                yield from _parts(pa.Table.from_batches(batches, SPOOL_SCHEMA))
 
     def _slice_numbers(
         self, delivery: Delivery, delivery_number: int, rows: pa.RecordBatch
@@ -137,6 +140,16 @@ class Spool:
 
     def _path(self, bucket: int) -> Path:
         return self._folder / f"bucket-{bucket:02}.arrow"
+
+
+def _parts(bucket: pa.Table) -> Iterator[pa.Table]:
+    parts = -(-bucket.num_rows // PART_ROWS)
+    if parts == 1:
+        yield bucket
+        return
+    part_of = np.asarray(bucket.column("slice_number")) // BUCKETS % parts
+    for part in range(parts):
+        yield bucket.filter(pa.array(part_of == part))
 
 
 def _arrival(delivery: Delivery, delivery_number: int) -> Arrival:

@@ -53,6 +53,11 @@ class Engine:
         """Plan what goes wrong next, and forget what was asked for before."""
         self._call("/_faults", json.dumps([{"times": 1, **each} for each in planned]).encode())
 
+    def faults_left(self) -> int:
+        """How many of the planned faults have not come yet."""
+        planned: list[dict[str, Any]] = self._call("/_planned", None)
+        return sum(each["times"] for each in planned)
+
     def asked(self) -> list[str]:
         return self._call("/_asked", None)
 

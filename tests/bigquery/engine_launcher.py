@@ -4,21 +4,26 @@ Runs in the engine's own environment: `python engine_launcher.py DATA_FOLDER`. P
 JSON, its two ports, once it serves. What is added:
 
 - a job of CREATE TABLE AS tells its destination table, which dbt-bigquery asks for;
-- `SET (a, b) = (SELECT AS STRUCT …)`;
+- `SET (a, b) = (SELECT AS STRUCT …)`; GRANT and REVOKE, which it takes and forgets;
+- a row access policy that is true of all rows lets through to the table;
 - copies and loads into partitions, `table$202610`;
-- bytes: a query costs eight for each cell of the tables that it names, a dry run says so, and
-  `maximumBytesBilled` is obeyed;
-- a table's change time moves with its rows;
-- its extensions are found without a network;
-- faults on demand, `POST /_faults`, what was asked for, `GET /_asked`, and the SQL of
+- bytes: a query costs the logical bytes of the columns that it names, in the partitions that its
+  condition leaves; a dry run says so, and `maximumBytesBilled` is obeyed; a read session likewise;
+- a table's change time moves with its rows, and each partition has one of its own;
+- a response of the Storage API holds some thousand rows, not a million;
+- its extensions are found without a network, and its fingerprints are DuckDB's hashes;
+- faults on demand, `POST /_faults`, those to come, `GET /_planned`, what was asked for, `GET
+  /_asked`, and the SQL of
   every job, `GET /_statements`.
 """
 
+import functools
 import json
 import re
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -26,18 +31,25 @@ import duckdb_extension_ducklake
 import grpc
 import uvicorn
 from local_bigquery.app import app
-from local_bigquery.catalog import metadata, tables
+from local_bigquery.catalog import metadata, row_access, tables
 from local_bigquery.engine import database
 from local_bigquery.errors import STATUSES, BigQueryError
 from local_bigquery.grpc import read, server
 from local_bigquery.jobs import copy, query, runner
+from local_bigquery.models import JobStatistics2
 from local_bigquery.settings import settings
-from local_bigquery.sql import script
+from local_bigquery.sql import params, script
+from local_bigquery.sql.rules import information_schema
+from local_bigquery.sql.translate import Context, translate
 from sqlglot import exp
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 CELL_BYTES = 8
+RESPONSE_ROWS = 8_192
+NO_TABLE_HAS = 10 * 2**30
+"""Bytes: a limit of so many need not be looked at, which takes a dry run of every statement."""
+
 STATUSES["bytesBilledLimitExceeded"] = (400, "INVALID_ARGUMENT")
 GRPC_CODES = {code.name: code for code in grpc.StatusCode}
 
@@ -60,6 +72,22 @@ def bridge_extensions() -> None:
     duckdb.connect = connect
 
 
+def bridge_fingerprints() -> None:
+    """The engine hashes in Python, some milliseconds a row: DuckDB's own hash takes none."""
+    plain = database._connect
+
+    @functools.cache
+    def connect():
+        connection = plain()
+        connection.execute(
+            "create or replace macro bq.main.farm_fingerprint(x)"
+            " as (hash(bq.main._bytes(x))::hugeint - 9223372036854775808)::bigint"
+        )
+        return connection
+
+    database._connect = connect
+
+
 def bridge_destination_of_create_table_as() -> None:
     plain = query.execute
 
@@ -73,6 +101,29 @@ def bridge_destination_of_create_table_as() -> None:
         return statistics, children, destination or (made[-1] if made else None)
 
     query.execute = execute
+
+
+def bridge_grants() -> None:
+    """Grants are taken and change nothing: the engine lets everybody read every table."""
+    plain = query._run
+
+    def run(cur, tree, *args):
+        if isinstance(tree, exp.Grant | exp.Revoke):
+            return JobStatistics2(statementType=type(tree).__name__.upper())
+        return plain(cur, tree, *args)
+
+    query._run = run
+
+
+def bridge_true_filters() -> None:
+    """Who is granted all rows works on the table itself, which the engine's MERGE needs."""
+    plain = row_access.predicate
+
+    def predicate(*reference):
+        condition = plain(*reference)
+        return None if condition and "(true)" in condition.split(" OR ") else condition
+
+    row_access.predicate = predicate
 
 
 def bridge_set_of_a_struct() -> None:
@@ -163,43 +214,87 @@ def bridge_loads_of_partitions() -> None:
     runner.HANDLERS["load"] = run
 
 
+def logical_bytes(cur, table, columns, condition="true", parameters=None) -> int:
+    """The bytes of these columns in the rows of a condition, as BigQuery counts them.
+
+    A text counts its bytes and two, all else eight, and a NULL nothing.
+    """
+    texts = {field.name.casefold() for field in tables.fields(table) if field.type == "STRING"}
+    sizes = " + ".join(
+        f"coalesce(sum(2 + strlen({database.quote(name)})), 0)"
+        if name.casefold() in texts
+        else f"{CELL_BYTES} * count({database.quote(name)})"
+        for name in columns
+    )
+    reference = table.tableReference
+    name = tables.name(reference.projectId, reference.datasetId, reference.tableId)
+    [(size,)] = cur.execute(
+        f"select {sizes or 0} from {name} where {condition}", parameters
+    ).fetchall()
+    return int(size)
+
+
+def pruned_bytes(cur, tree, table, config) -> int:
+    """What a query of one table costs: its columns, in the partitions that its condition leaves."""
+    partitioning = table.timePartitioning
+    names = [field.name for field in tables.fields(table)]
+    asked = {column.name.casefold() for column in tree.find_all(exp.Column)}
+    if all(isinstance(star.parent, exp.Count) for star in tree.find_all(exp.Star)):
+        names = [name for name in names if name.casefold() in asked]
+    where = tree.find(exp.Where)
+    key = partitioning and partitioning.field
+    if where is None or {column.name for column in where.find_all(exp.Column)} != {key}:
+        return logical_bytes(cur, table, names)
+    reference = table.tableReference
+    context = Context(
+        reference.projectId, reference.datasetId, *params.bind(config.queryParameters or [])
+    )
+    condition, bound = translate(exp.select("1").where(where.this.copy()), context)
+    return logical_bytes(cur, table, names, condition.partition(" WHERE ")[2], bound)
+
+
 def bridge_bytes() -> None:
-    def cost(statistics, children) -> int:
+    def cost(cur, config, statistics, children) -> int:
         references = {
             tables.reference(reference)
             for each in [statistics, *children]
             for reference in each.referencedTables or []
         }
-        total = 0
-        for reference in references:
-            try:
-                table = tables.load(*reference)
-            except BigQueryError:
-                continue
-            total += CELL_BYTES * int(table.numRows or 0) * len(tables.fields(table))
-        return total
+        try:
+            found = [tables.load(*reference) for reference in references]
+        except BigQueryError:
+            return 0
+        [tree, *others] = script.sqlglot.parse(config.query, dialect=script.BigQueryDialect)
+        if len(found) == 1 and isinstance(tree, exp.Query) and not others:
+            return pruned_bytes(cur, tree, found[0], config)
+        return sum(CELL_BYTES * int(each.numRows or 0) * len(tables.fields(each)) for each in found)
 
     plain = query.execute
 
     def execute(cur, project_id, job_id, config, dry_run=False, session=None):
-        if job_id and config.maximumBytesBilled:
+        costs = None
+        if job_id and int(config.maximumBytesBilled or NO_TABLE_HAS) < NO_TABLE_HAS:
             try:
                 estimated, children, _ = plain(cur, project_id, None, config, dry_run=True)
-                asked = cost(estimated, children)
+                costs = cost(cur, config, estimated, children)
             except Exception:
-                asked = 0
-            if asked > int(config.maximumBytesBilled):
+                costs = None
+            if (costs or 0) > int(config.maximumBytesBilled):
                 raise BigQueryError(
                     "bytesBilledLimitExceeded",
                     f"Query exceeded limit for bytes billed: {config.maximumBytesBilled}."
-                    f" {asked} or higher required.",
+                    f" {costs} or higher required.",
                 )
         statistics, children, destination = plain(
             cur, project_id, job_id, config, dry_run=dry_run, session=session
         )
-        costs = str(cost(statistics, children))
+        if costs is None:
+            try:
+                costs = cost(cur, config, statistics, children)
+            except Exception:
+                costs = 0
         return (
-            statistics.replace(totalBytesProcessed=costs, totalBytesBilled=costs),
+            statistics.replace(totalBytesProcessed=str(costs), totalBytesBilled=str(costs)),
             children,
             destination,
         )
@@ -217,6 +312,47 @@ def bridge_bytes() -> None:
     runner._done = done
 
 
+def bridge_read_sessions() -> None:
+    """Sessions that estimate in logical bytes, and responses as small as BigQuery's."""
+    create = read.create_session
+
+    def create_session(request):
+        session = create(request)
+        options = request.read_session.read_options
+        table = tables.load(*read.table(request.read_session.table))
+        names = options.selected_fields or [field.name for field in tables.fields(table)]
+        select = f"select 1 from t where {options.row_restriction or 'true'}"
+        tree = script.sqlglot.parse_one(select, dialect=script.BigQueryDialect)
+        condition, _ = translate(exp.select("1").where(tree.args["where"].this), Context("p", None))
+        with database.cursor() as cur:
+            condition = condition.partition(" WHERE ")[2]
+            session.estimated_total_bytes_scanned = logical_bytes(cur, table, names, condition)
+        return session
+
+    def read_rows(request):
+        stream = read._lookup(request.read_stream)
+        position, size = request.offset, stream.end - stream.start
+        with database.cursor() as cur:
+            reader = cur.sql(
+                f"SELECT * FROM ({stream.query}) LIMIT {size - position}"
+                f" OFFSET {stream.start + position}"
+            ).to_arrow_reader(RESPONSE_ROWS)
+            schema = read._schema(None, reader.schema)
+            for batch in reader:
+                rows = {"serialized_record_batch": batch.serialize().to_pybytes()}
+                yield read.types.ReadRowsResponse(
+                    row_count=batch.num_rows,
+                    stats=read._progress(stream, position, position + batch.num_rows),
+                    arrow_record_batch=read.types.ArrowRecordBatch(**rows),
+                    **schema,
+                )
+                position += batch.num_rows
+                stream.allocated = max(stream.allocated, position)
+                schema = {}
+
+    read.create_session, read.read_rows = create_session, read_rows
+
+
 def bridge_change_times() -> None:
     changed: dict[tuple[str, ...], str] = {}
     plain_writing, plain_load = database.writing, tables.load
@@ -231,6 +367,34 @@ def bridge_change_times() -> None:
         return found.replace(lastModifiedTime=moved) if moved else found
 
     database.writing, tables.load = writing, load
+
+    known: dict[tuple[str, ...], tuple[tuple, str]] = {}
+
+    def partitions(project_id, dataset_id):
+        columns, rows = plain_partitions(project_id, dataset_id)
+        timed = []
+        for *identity, partition, count, tier in rows:
+            table = tables.load(*identity)
+            key = table.timePartitioning and table.timePartitioning.field
+            if key is None or partition is None:
+                timed.append([*identity, partition, count, tier, None])
+                continue
+            unit = information_schema.PARTITION_FORMATS[table.timePartitioning.type or "DAY"]
+            [(content,)] = database.fetch(
+                f"select sum(hash(t)::hugeint) from {tables.name(*identity)} t"
+                f" where coalesce(strftime({database.quote(key)}, '{unit}'), '__NULL__') = $1",
+                [partition],
+            )
+            state = (table.creationTime, count, content)
+            was, moment = known.get((*identity, partition), (None, ""))
+            if was != state:
+                moment = datetime.now(UTC).isoformat()
+                known[*identity, partition] = state, moment
+            timed.append([*identity, partition, count, tier, moment])
+        return [*columns, "last_modified_time TIMESTAMP"], timed
+
+    plain_partitions = information_schema.VIEWS["PARTITIONS"]
+    information_schema.VIEWS["PARTITIONS"] = partitions
 
 
 class Faults:
@@ -275,6 +439,8 @@ def bridge_faults() -> None:
             faults.planned = await request.json()
             faults.asked = []
             return JSONResponse({})
+        if request.url.path == "/_planned":
+            return JSONResponse(faults.planned)
         if request.url.path == "/_statements":
             return JSONResponse(statements)
         if request.url.path == "/_asked":
@@ -324,11 +490,15 @@ def main() -> None:
     if len(sys.argv) > 2:
         read.STREAM_ROWS = int(sys.argv[2])
     bridge_extensions()
+    bridge_fingerprints()
     bridge_destination_of_create_table_as()
+    bridge_grants()
+    bridge_true_filters()
     bridge_set_of_a_struct()
     bridge_copies_of_partitions()
     bridge_loads_of_partitions()
     bridge_bytes()
+    bridge_read_sessions()
     bridge_change_times()
     bridge_faults()
     grpc_server, grpc_port = server.start("127.0.0.1", 0)

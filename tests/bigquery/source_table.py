@@ -10,6 +10,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from flows.settings import get_settings
 from flows.sources.bigquery import (
     Comparison,
@@ -43,7 +45,13 @@ def sunday(weeks_ago: int) -> date:
     return SUNDAY - timedelta(weeks=weeks_ago)
 
 
-def create(engine: Engine, *, date_type: str = "DATE", number: str = "INT64") -> None:
+def create(
+    engine: Engine,
+    *,
+    date_type: str = "DATE",
+    number: str = "INT64",
+    partition_by: str | None = None,
+) -> None:
     """The table, empty, its numbers of one kind."""
     columns = []
     for name, types in contract().items():
@@ -53,7 +61,8 @@ def create(engine: Engine, *, date_type: str = "DATE", number: str = "INT64") ->
         if kind == "INT64":
             kind = number
         columns.append(f"`{name}` {kind}")
-    engine.sql(f"create or replace table {TABLE} ({', '.join(columns)})")
+    parts = f" partition by {partition_by}" if partition_by else ""
+    engine.sql(f"create or replace table {TABLE} ({', '.join(columns)}){parts}")
 
 
 def row(asin: str, query: str, impressions: int, day: date, client: str = CLIENT) -> dict[str, Any]:
@@ -144,3 +153,27 @@ def extract(request: BigQueryRequest | None = None, client: BigQuery | None = No
         accept_and_hold(run.connection, {})
         run.complete()
         return Extracted(comparison, landing.tallies[PeriodType.WEEK], comparison.metadata)
+
+
+def in_force(warehouse: psycopg.Connection[Any]) -> dict[tuple[str, str], list[tuple[str, int]]]:
+    """Of each slice in force its rows: query and own impressions."""
+    found: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for subject, start, query, impressions in warehouse.execute(
+        """
+        select slices.subject, slices.period_start::text, stored.query,
+            stored.asin_impression_count
+        from landing.sqp_slices as slices
+        left join landing.sqp_asin as stored
+            on stored.slice_id = slices.slice_id and stored.load_id = slices.accepted_load_id
+        order by 1, 2, 3
+        """
+    ):
+        rows = found.setdefault((subject, start), [])
+        if query is not None:
+            rows.append((query, impressions))
+    return found
+
+
+def asked_for_rows(engine: Engine) -> list[str]:
+    """The conditions of the reads since faults were planned last."""
+    return [each.removeprefix("restriction ") for each in engine.asked() if "restriction" in each]

@@ -6,9 +6,11 @@ the rows that came out and at the statements that were sent.
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -19,6 +21,8 @@ from typing import Any
 import psycopg
 import pytest
 from dbt.cli.main import dbtRunner
+from google.cloud import bigquery
+from google.oauth2.credentials import Credentials
 from psycopg.rows import dict_row
 
 from flows.settings import PROJECT_ROOT, Connection, get_settings
@@ -35,6 +39,8 @@ EMPTIED_MONTH = [start for start in WEEKS if (start.year, start.month) == (2025,
 TABLES = ("path:models/intermediate", "path:models/sqp/summaries", "path:models/sqp/marts")
 FIRST = ("--select", "+path:models/sqp/summaries", *TABLES, "path:models/sqp/views")
 AGAIN = ("--select", *TABLES)
+ANN, BOB = "ann@example.com", "bob@clients.example.com"
+"""Readers: she is a tenant and has an account, he is of a firm that may read and has none."""
 
 
 @dataclass
@@ -69,7 +75,8 @@ class Built:
 
     def round(self, name: str) -> None:
         """Build on both engines, at first with every test and seed, and compare."""
-        publish_landing(connect_bigquery(get_settings()), self.landing.connection)
+        client = connect_bigquery(get_settings())
+        publish_landing(client, self.landing.connection, with_readers=True)
         if not self.differences:
             self.dbt("dev", "run", *FIRST)
             self.dbt("bigquery", "build")
@@ -137,6 +144,8 @@ def built(
         environment = engine.settings() | {
             "BIGQUERY_METHOD": "oauth-secrets",
             "BIGQUERY_TOKEN": "no secret",
+            "BIGQUERY_READERS": f"user:{ANN}, domain:clients.example.com",
+            "BIGQUERY_OPERATORS": "user:local-bigquery@localhost",
         }
         for name, value in environment.items():
             patch.setenv(name, value)
@@ -147,6 +156,12 @@ def built(
             folder = tmp_path_factory.mktemp("both")
             both = Built(engine, postgres, landing, folder)
             chance = random.Random(11)
+            session.execute(
+                "with ann as (insert into app.users (email, password_hash, first_name, last_name)"
+                " values (%s, 'x', 'Ann', 'Example') returning id)"
+                " insert into app.sqp_accounts (account_id, user_id) select 'acme', id from ann",
+                (ANN.title(),),
+            )
             history(landing, chance)
             both.round("history")
             change(landing, chance)
@@ -194,6 +209,16 @@ def test_a_difference_is_told_with_its_key_and_both_values(built: Built) -> None
     assert re.search(r"Decimal\(.*in Postgres and Decimal\(.*in BigQuery", told[0])
 
 
+def test_every_source_that_is_declared_for_bigquery_is_there(built: Built) -> None:
+    sources = json.loads((built.folder / "bigquery" / "manifest.json").read_text())["sources"]
+    declared = {f"{each['schema']}.{each['identifier']}" for each in sources.values()}
+    assert declared >= {"landing.sqp_asin", "sqp.sync_log"}
+    assert not any(name.startswith(("app.", "reporting.")) for name in declared)
+    client = built.engine.client()
+    for name in declared:
+        assert client.get_table(f"{PROJECT}.{name}").schema, name
+
+
 def test_a_month_that_became_empty_is_empty_on_bigquery_too(built: Built) -> None:
     [(weeks,)] = [
         tuple(row.values())
@@ -239,6 +264,7 @@ def test_the_analyser_accepts_every_statement_that_dbt_sent(built: Built) -> Non
         "sqp.sync_log",
         "sqp.data_quality_checks",
         "sqp.slice_builds",
+        "access.account_readers",
     ):
         schema = client.get_table(f"{PROJECT}.{name}").schema
         sources[f"{PROJECT}.{name}"] = {each.name: KINDS[each.field_type] for each in schema}
@@ -277,6 +303,16 @@ RULES = [
         r"\bgenerate_series\b|\bilike\b|\bdistinct\s+on\b|::",
         "PostgreSQL's own, which BigQuery lacks",
         "select x::int64",
+    ),
+    (
+        r"drop\s+all\s+row\s+access\s+policies",
+        "a table without a policy shows all its rows, if only for a moment: policies are replaced",
+        "drop all row access policies on t",
+    ),
+    (
+        r"grant\s[^;]*?all(?:authenticated)?users",
+        "nobody reads who is not named",
+        "create row access policy p on t grant to ('allAuthenticatedUsers') filter using (true)",
     ),
     (
         r"partition\s+by\s+date_trunc\(\w+,\s*day\)",
@@ -322,6 +358,69 @@ def test_summaries_replace_partitions_and_every_job_is_bounded_and_labelled(buil
     sent_by_dbt = [each for each in built.statements if "dbt_invocation_id" in each["labels"]]
     assert sent_by_dbt
     assert all(each["maximum_bytes_billed"] for each in sent_by_dbt)
+
+
+def as_seen_by(built: Built, email: str, relation: str) -> dict[str, int]:
+    """Rows of each account, or of all, that this Google account sees in a table."""
+    claims = base64.urlsafe_b64encode(json.dumps({"email": email}).encode()).decode().rstrip("=")
+    client = bigquery.Client(
+        project=PROJECT,
+        credentials=Credentials(token=f"e30.{claims}.e30"),  # type: ignore[no-untyped-call]
+        client_options={"api_endpoint": built.engine.endpoint},
+    )
+    rows = client.query_and_wait(f"select * from `{PROJECT}.{relation}`")
+    return dict(Counter(row.get("account_id", "") for row in rows))
+
+
+def test_a_reader_sees_the_rows_of_his_tenant_and_an_operator_all(built: Built) -> None:
+    for summary in ("sqp.weekly_summary", "sqp.monthly_summary", "sqp.account_months"):
+        everything = as_seen_by(built, "local-bigquery@localhost", summary)
+        assert everything.keys() > {"acme"}
+        assert as_seen_by(built, ANN, summary) == {"acme": everything["acme"]}
+        assert as_seen_by(built, BOB, summary) == {}
+        assert as_seen_by(built, "eve@elsewhere.example.com", summary) == {}
+    assert as_seen_by(built, ANN, "intermediate.int_sqp__slices_to_rebuild") == {}
+    assert as_seen_by(built, BOB, "sqp.marketplaces")[""] > 5, "reference data is for all readers"
+
+
+def test_every_table_has_both_policies_and_only_what_tenants_read_is_granted(built: Built) -> None:
+    manifest = json.loads((built.folder / "bigquery" / "manifest.json").read_text())
+    sent = "\n".join(each["sql"] for each in built.statements)
+    seen = set()
+    for node in manifest["nodes"].values():
+        if node["resource_type"] not in ("model", "seed"):
+            continue
+        kind = "view" if node["config"]["materialized"] == "view" else "table"
+        tenant = node["config"]["meta"]["tenant"]
+        seen.add((kind, tenant if isinstance(tenant, str) else "account"))
+        relation = f"`{PROJECT}.{node['schema']}.{node['alias']}`"
+        granted = re.search(
+            rf"grant `roles/bigquery.dataViewer`\s+on {kind} {relation}\s+to 'user:{ANN}'", sent
+        )
+        assert bool(granted) == (tenant != "none"), relation
+        policies = re.findall(
+            rf"create or replace row access policy (\w+) on {relation}\s+grant to \((.*?)\)"
+            r"\s+filter using \((.*?)\);",
+            sent,
+            re.DOTALL,
+        )
+        assert {name for name, *_ in policies} == (
+            set() if kind == "view" else {"operators_all", "tenant_select"}
+        ), relation
+        for name, grantees, condition in policies:
+            if name == "operators_all":
+                assert (ANN in grantees, condition) == (False, "true")
+            else:
+                condition = " ".join(condition.split())
+                assert {"none": "false", "shared": "true"}.get(
+                    str(tenant), "session_user()"
+                ) in condition
+    assert seen >= {
+        ("table", "none"),
+        ("table", "shared"),
+        ("table", "account"),
+        ("view", "account"),
+    }
 
 
 def test_the_documentation_of_bigquery_builds(built: Built) -> None:

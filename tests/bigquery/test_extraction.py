@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -12,62 +11,24 @@ import psycopg
 import pytest
 
 from flows.errors import UnreadableDelivery, UsageError
-from flows.settings import Connection, get_settings
+from flows.settings import get_settings
 from flows.sources.bigquery_client import BigQueryError
 from flows.sources.bigquery_request import BigQueryRequest
-from flows.warehouse.connection import connect
 from tests.bigquery.engine import Engine
 from tests.bigquery.source_table import (
-    NAME,
     SUNDAY,
+    asked_for_rows,
     change,
     compared,
     create,
     extract,
+    in_force,
     insert,
     row,
     rows_of,
     sunday,
 )
 from tests.integration.deliveries import asin
-
-
-@pytest.fixture
-def warehouse(
-    engine: Engine, database: Connection, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[psycopg.Connection[Any]]:
-    """A warehouse whose settings name the engine, beside an empty source table."""
-    for name, value in engine.settings().items():
-        monkeypatch.setenv(name, value)
-    get_settings.cache_clear()
-    create(engine)
-    engine.faults()
-    with connect(autocommit=True) as connection:
-        yield connection
-
-
-def in_force(warehouse: psycopg.Connection[Any]) -> dict[tuple[str, str], list[tuple[str, int]]]:
-    """Of each slice in force its rows: query and own impressions."""
-    found: dict[tuple[str, str], list[tuple[str, int]]] = {}
-    for subject, start, query, impressions in warehouse.execute(
-        """
-        select slices.subject, slices.period_start::text, stored.query,
-            stored.asin_impression_count
-        from landing.sqp_slices as slices
-        left join landing.sqp_asin as stored
-            on stored.slice_id = slices.slice_id and stored.load_id = slices.accepted_load_id
-        order by 1, 2, 3
-        """
-    ):
-        rows = found.setdefault((subject, start), [])
-        if query is not None:
-            rows.append((query, impressions))
-    return found
-
-
-def asked_for_rows(engine: Engine) -> list[str]:
-    """The conditions of the reads since faults were planned last."""
-    return [each.removeprefix("restriction ") for each in engine.asked() if "restriction" in each]
 
 
 def test_only_changed_slices_are_read_and_the_end_is_as_if_all_had_been(
@@ -312,60 +273,6 @@ def test_rest_is_the_fallback_and_says_so(
     caplog.clear()
     assert extract().metadata["read_through"] == "rest"
     assert "switched off" in caplog.text
-
-
-DENIED = {"status": 403, "reason": "accessDenied", "message": "Access Denied: Table x"}
-QUOTA = {"status": 403, "reason": "quotaExceeded", "message": "Quota exceeded: free bytes scanned"}
-EXPIRED = {"status": 401, "reason": "authError", "message": "Invalid Credentials"}
-BROKEN = {"status": 503, "reason": "backendError", "message": "try again"}
-
-
-FAULTS = [
-    (DENIED, "may not be read with these credentials", "BigQuery Data Viewer", 1),
-    (QUOTA, "a quota of BigQuery is used up", "sync again later", 1),
-    (EXPIRED, "does not accept the credentials", "application-default login", 1),
-    ({"status": 404, "message": "Not found"}, "is not there", "BIGQUERY_DATASET", 1),
-    ({**BROKEN, "times": 99}, "did not answer", "sync again in some minutes", 3),
-]
-
-
-def test_each_failure_has_its_own_words_and_is_retried_only_where_that_helps(
-    engine: Engine, warehouse: psycopg.Connection[Any]
-) -> None:
-    insert(engine, rows_of(asin(1), 0, 2))
-    for fault, what, next_step, least_requests in FAULTS:
-        engine.faults({"at": f"GET .*{NAME}", **fault})
-        with pytest.raises(BigQueryError) as caught:
-            extract()
-        assert what in caught.value.what
-        assert next_step in caught.value.next_step
-        asked = len([each for each in engine.asked() if NAME in each])
-        assert asked >= least_requests
-        assert least_requests > 1 or asked == 1, "nothing is asked again in vain"
-        assert in_force(warehouse) == {}
-    engine.faults()
-    assert extract().tally.records["inserted"] == 2
-
-
-def test_a_passing_fault_is_survived_and_a_broken_stream_loads_nothing(
-    engine: Engine, warehouse: psycopg.Connection[Any]
-) -> None:
-    insert(engine, [r for week in range(3) for r in rows_of(asin(1), week, 20)])
-    engine.faults(
-        {"at": "GET .*seller-search", **BROKEN},
-        {"at": "ReadRows", "code": "UNAVAILABLE", "message": "the stream was moved"},
-    )
-    assert extract().tally.records["inserted"] == 60
-    change(engine, "update {table} set `ASIN Impression Count` = 5 where true")
-    engine.faults(
-        {"at": "ReadRows", "code": "INVALID_ARGUMENT", "after": 1, "message": "the session died"}
-    )
-    before = in_force(warehouse)
-    with pytest.raises(BigQueryError, match="the session died"):
-        extract()
-    assert in_force(warehouse) == before
-    engine.faults()
-    assert extract().tally.records["updated"] == 60
 
 
 def test_what_would_cost_too_much_is_not_asked(

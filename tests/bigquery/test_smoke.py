@@ -54,15 +54,16 @@ def dataset(database: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     client.delete_dataset(made, delete_contents=True)
 
 
+@pytest.mark.parametrize("partition_by", [None, "`Date`"], ids=["whole", "by_day"])
 @pytest.mark.parametrize("storage", ["true", "false"])
 def test_bigquery_itself_gives_what_the_local_engine_gives(
-    dataset: str, storage: str, monkeypatch: pytest.MonkeyPatch
+    dataset: str, storage: str, partition_by: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BIGQUERY_STORAGE_API", storage)
     get_settings.cache_clear()
     monkeypatch.setattr(source_table, "TABLE", f"`{PROJECT}.{dataset}.{NAME}`")
     real = RealBigQuery(connect_bigquery(get_settings()).rest)
-    source_table.create(real)  # type: ignore[arg-type]
+    source_table.create(real, partition_by=partition_by)  # type: ignore[arg-type]
     source_table.insert(real, rows_of(asin(1), 0, 5))  # type: ignore[arg-type]
     first = extract()
     assert first.tally.records["inserted"] == 5
@@ -70,4 +71,6 @@ def test_bigquery_itself_gives_what_the_local_engine_gives(
     source_table.change(  # type: ignore[arg-type]
         real, "update {table} set `ASIN Impression Count` = 1 where `Search Query` = 'query 1'"
     )
-    assert extract().tally.records == {"updated": 1, "unchanged": 4}
+    second = extract()
+    assert second.tally.records == {"updated": 1, "unchanged": 4}
+    assert second.metadata.get("weeks_written_to") == (1 if partition_by else None)

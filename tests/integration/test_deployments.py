@@ -170,15 +170,17 @@ def test_a_run_by_hand_loads_files_and_tells_what_changed(
 
 
 def test_the_nightly_check_judges_all_that_is_loaded(
-    client: SyncPrefectClient, warehouse: Connection
+    client: SyncPrefectClient, warehouse: Connection, tmp_path: Path
 ) -> None:
-    run = wait_for(client, start(client, "check-quality/nightly"), is_over)
+    site = str(tmp_path / "site")
+    run = wait_for(client, start(client, "check-quality/nightly", site=site), is_over)
     assert run.state is not None
     assert run.state.is_completed(), run.state
     assert "0 failed" in str(run.state.message)
     with psycopg.connect(**warehouse.libpq(), autocommit=True) as session:
         session.execute("update sqp.monthly_summary set total_impressions = total_impressions + 1")
-    run = wait_for(client, start(client, "check-quality/nightly"), is_over)
+    assert "html" in (tmp_path / "site" / "quality.html").read_text("utf-8")
+    run = wait_for(client, start(client, "check-quality/nightly", site=None), is_over)
     assert run.state is not None
     assert run.state.is_failed(), run.state
     verdict = str(artifacts(client, run.id)["check-quality-verdict"].data).replace("\\", "")

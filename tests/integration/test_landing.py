@@ -176,10 +176,11 @@ def test_two_accounts_do_not_meet(warehouse: psycopg.Connection[Any]) -> None:
     assert in_force(warehouse)["other", ONE.asin, ONE.period_start] == {"red shoe": 1}
 
 
-def test_many_rows_go_through_the_spool_on_disk(
+def test_many_rows_go_through_the_spool_on_disk_and_out_again_in_parts(
     warehouse: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.warehouse.spool.MEMORY_BYTES", 4_000)
+    monkeypatch.setattr("flows.warehouse.spool.PART_ROWS", 50)
     slices = [
         Slice(asin(number), week, {f"query {q}": number + q for q in range(20)})
         for number in range(30)

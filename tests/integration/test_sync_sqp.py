@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -388,6 +389,23 @@ def test_a_wrong_call_is_refused_before_anything_starts(
         assert refused.returncode == ExitCode.USAGE, refused.stderr
         assert said in refused.stderr
     assert warehouse.execute("select count(*) from sqp.sync_log").fetchone() == (0,)
+
+
+def test_two_syncs_at_once_end_as_one(
+    warehouse: psycopg.Connection[Any], tmp_path: Path, run_cli: RunCli
+) -> None:
+    """One does the work; the other comes after it, or leaves with 75 and changes nothing."""
+    path = flat_csv(tmp_path / "US_flat.csv", GOOD)
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: run_cli("sync-sqp", str(path)), range(2)))
+    codes = sorted(done.returncode for done in both)
+    assert codes in ([ExitCode.DONE, ExitCode.DONE], [ExitCode.DONE, ExitCode.BUSY]), codes
+    (rows,) = warehouse.execute("select count(*) from landing.sqp_asin").fetchone() or (0,)
+    assert rows == len(GOOD)
+    built = {table: contents(warehouse, table) for table in SUMMARIES}
+    assert run_cli("sync-sqp", str(path)).returncode == ExitCode.DONE
+    assert {table: contents(warehouse, table) for table in SUMMARIES} == built
+    assert len(built["sqp.weekly_summary"]) == len(GOOD)
 
 
 def test_numbers_that_were_tampered_with_fail_the_run_and_name_test_and_model(

@@ -34,3 +34,15 @@
     {%- endif -%}
     {{ protection(relation, declaration, model.columns.keys() | list, is_view) }}
 {%- endmacro %}
+
+{% macro bigquery__protect_model() -%}
+    {%- if not execute or not bigquery_principals().readers -%}
+        {{ return('') }}
+    {%- endif -%}
+    {%- set declaration = table_declaration(model) -%}
+    {%- set relation = '`' ~ [this.project, this.schema, this.identifier] | join('.') ~ '`' -%}
+    {%- if model.config.materialized != 'view' %}
+    {{ row_policies(relation, declaration) }}
+    {%- endif %}
+    {{ table_grants(relation, declaration, model.columns.keys() | list, is_built=true) }}
+{%- endmacro %}

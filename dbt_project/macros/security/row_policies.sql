@@ -1,4 +1,8 @@
 {% macro row_policies(relation, declaration) -%}
+    {{ return(adapter.dispatch('row_policies')(relation, declaration)) }}
+{%- endmacro %}
+
+{% macro postgres__row_policies(relation, declaration) -%}
     {%- set tenant = declaration.tenant -%}
     {%- set access = declaration.get('access', 'none' if tenant == 'none' else 'read') -%}
     {%- set policies = [
@@ -34,4 +38,19 @@
         {% if command not in ['select', 'delete'] %}with check ({{ condition }}){% endif %};
     comment on policy {{ name }} on {{ relation }} is 'generated from the table''s declaration';
     {%- endfor %}
+{%- endmacro %}
+
+{% macro bigquery__row_policies(relation, declaration) -%}
+    {%- set who = bigquery_principals() -%}
+    {#- Whoever is named by no policy of a table sees none of its rows: not even who builds it. #}
+    create or replace row access policy operators_all on {{ relation }}
+    grant to ({{ who.operators }})
+    filter using (true);
+
+    create or replace row access policy tenant_select on {{ relation }}
+    grant to ({{ who.readers }})
+    filter using (
+        {{ 'false' if declaration.tenant == 'none' or declaration.access == 'none'
+            else tenant_condition(declaration.tenant) }}
+    );
 {%- endmacro %}

@@ -1,4 +1,8 @@
 {% macro table_grants(relation, declaration, columns, is_built=false) -%}
+    {{ return(adapter.dispatch('table_grants')(relation, declaration, columns, is_built)) }}
+{%- endmacro %}
+
+{% macro postgres__table_grants(relation, declaration, columns, is_built=false) -%}
     {%- set tenant = declaration.tenant -%}
     {%- set access = declaration.get('access', 'none' if tenant == 'none' else 'read') -%}
     {%- set hidden = declaration.get('hidden', []) -%}
@@ -40,5 +44,13 @@
         {%- if editable %}
     grant update ({{ editable | join(', ') }}) on {{ relation }} to authenticated;
         {%- endif %}
+    {%- endif %}
+{%- endmacro %}
+
+{% macro bigquery__table_grants(relation, declaration, columns, is_built=false) -%}
+    {%- if declaration.tenant != 'none' and declaration.access != 'none' %}
+    grant `roles/bigquery.dataViewer`
+    on {{ 'view' if model.config.materialized == 'view' else 'table' }} {{ relation }}
+    to {{ bigquery_principals().readers }};
     {%- endif %}
 {%- endmacro %}

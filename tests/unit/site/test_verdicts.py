@@ -50,8 +50,10 @@ def test_green_needs_a_check_that_ran() -> None:
     assert cell(PASSED).verdict is Verdict.PASSED
     assert cell().verdict is Verdict.UNKNOWN
     assert cell(PASSED, table=WEEKS).verdict is Verdict.UNKNOWN
-    assert cell(PASSED, covered={10: {"bolt"}}).verdict is Verdict.UNKNOWN
-    assert cell(PASSED, covered={}).verdict is Verdict.UNKNOWN
+    other = replace(PASSED, table_name="landing")
+    assert cell(other, table="landing").verdict is Verdict.PASSED
+    assert cell(other, table="landing", covered={10: {"bolt"}}).verdict is Verdict.UNKNOWN
+    assert cell(other, table="landing", covered={}).verdict is Verdict.UNKNOWN
 
 
 def test_a_check_from_before_the_newest_load_does_not_count() -> None:
@@ -62,6 +64,18 @@ def test_a_check_from_before_the_newest_load_does_not_count() -> None:
     assert cell(PASSED, again, loads=newer, covered={10: {"acme"}, 11: {"acme"}}).verdict is (
         Verdict.PASSED
     )
+
+
+def test_a_load_whose_run_died_is_checked_by_the_next_run() -> None:
+    dead = {("acme", "asin"): Load(9, NOW)}
+    others = {10: {"bolt"}}
+    assert cell(PASSED, loads=dead, covered=others).verdict is Verdict.PASSED
+    assert cell(FAILED, loads=dead, covered=others).verdict is Verdict.FAILED
+    later = replace(FAILED, run=11, run_key="eleven")
+    both = others | {11: {"bolt"}}
+    assert cell(PASSED, later, loads=dead, covered=both).verdict is Verdict.PASSED
+    after = {("acme", "asin"): Load(12, NOW)}
+    assert cell(PASSED, later, loads=after, covered=both).verdict is Verdict.UNKNOWN
 
 
 @pytest.mark.parametrize(
