@@ -175,7 +175,7 @@ def run() -> dict[str, Any]:
                 where period_start = '2026-11-15'
                 order by md5(asin || query)
                 limit 1000
-            ) as some;
+            ) as drawn;
             create unique index on bench.asked (number) include (asin, digest);
             analyze bench.asked;
             """
