@@ -231,7 +231,7 @@ def overall(
     """
     verdicts = [cell.verdict for cell in cells if cell.verdict is not None]
     told = [change.result.status for change in amiss]
-    worst = max([*verdicts, *told]) if verdicts else Verdict.UNKNOWN
+    worst = max([*(verdicts or [Verdict.UNKNOWN]), *told])
     if worst is Verdict.PASSED and (stale or held or failed_sync):
         return Verdict.WARNING
     return worst

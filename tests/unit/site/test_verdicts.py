@@ -173,7 +173,9 @@ def test_a_check_that_fails_counts_whomever_it_concerns() -> None:
     told = {"stale": 0, "held": 0, "failed_sync": False}
     amiss = problems([FAILED])
     assert overall([Cell(Verdict.PASSED, "")], amiss, **told) is Verdict.FAILED
-    assert overall([], amiss, **told) is Verdict.UNKNOWN
+    assert overall([], amiss, **told) is Verdict.FAILED
+    warning = problems([replace(FAILED, status=Verdict.WARNING)])
+    assert overall([], warning, **told) is Verdict.UNKNOWN
 
 
 STATUSES = st.sampled_from([Verdict.PASSED, Verdict.WARNING, Verdict.FAILED])
