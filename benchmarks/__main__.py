@@ -52,7 +52,7 @@ def main() -> None:
         "--weeks", type=int, default=summaries.LONG, help="weeks of the long history of summaries"
     )
     parser.add_argument(
-        "--bigquery-rows", type=int, default=1_000_000, help="rows of the table in BigQuery"
+        "--bigquery-rows", type=int, default=5_000_000, help="rows of the table in BigQuery"
     )
     arguments = parser.parse_args()
     with own_server(), tempfile.TemporaryDirectory() as folder:

@@ -118,7 +118,6 @@ def lines(results: dict[str, Any]) -> list[str]:
         f" {first['parsed_mb']:.0f} once it had read; the client alone"
         f" {results['alone']['peak_mb']:.0f} MB.",
         "",
-        "The client alone throws away what it reads. No way into a table with a key is half as"
-        " fast: the section on parsing and landing has the rate of a bare binary COPY of such rows,"
-        " ready-made, and ours against it.",
+        "The client alone throws away what it reads. What bounds any way into the table is the bare"
+        " binary COPY of such rows, ready-made, of the section on parsing and landing.",
     ]

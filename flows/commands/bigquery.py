@@ -103,7 +103,8 @@ def publish(
 ) -> None:
     """Move tables between Postgres and the project that BIGQUERY_PROJECT names.
 
-    To BigQuery go the deliveries in force, month by month and only where they changed. To Postgres
+    To BigQuery go the deliveries in force, month by month and only where they changed, and with
+    BIGQUERY_READERS set also which tenant may read which account. To Postgres
     come the small summaries that dbt built on BigQuery, for dashboards that read Postgres.
     """
     from flows.settings import get_settings

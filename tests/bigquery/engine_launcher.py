@@ -47,6 +47,9 @@ from starlette.responses import JSONResponse
 
 CELL_BYTES = 8
 RESPONSE_ROWS = 8_192
+NO_TABLE_HAS = 10 * 2**30
+"""Bytes: a limit of so many need not be looked at, which takes a dry run of every statement."""
+
 STATUSES["bytesBilledLimitExceeded"] = (400, "INVALID_ARGUMENT")
 GRPC_CODES = {code.name: code for code in grpc.StatusCode}
 
@@ -270,7 +273,7 @@ def bridge_bytes() -> None:
 
     def execute(cur, project_id, job_id, config, dry_run=False, session=None):
         costs = None
-        if job_id and config.maximumBytesBilled:
+        if job_id and int(config.maximumBytesBilled or NO_TABLE_HAS) < NO_TABLE_HAS:
             try:
                 estimated, children, _ = plain(cur, project_id, None, config, dry_run=True)
                 costs = cost(cur, config, estimated, children)

@@ -235,8 +235,10 @@ def test_every_day_that_was_written_to_lies_in_a_week_that_is_compared(
 ) -> None:
     compared_from = FIRST + timedelta(weeks=first)
     first_day = compared_from - timedelta(weeks=wider)
-    last = Compared(compared_from, True, None, within(before, compared_from), frozenset(), FIRST)
+    last = Compared(compared_from, True, None, before, frozenset(), FIRST)
     weeks = weeks_written_to(now, last, first_day)
+    kept = within(before, compared_from)
+    assert all((day >= f"{compared_from:%Y%m%d}") == (day in kept) for day in before)
     assert all(week.isoweekday() == 7 and week >= first_day for week in weeks)
     for day_id in before.keys() | now.keys():
         day = datetime.strptime(day_id, "%Y%m%d").date()
