@@ -147,7 +147,9 @@ def read_panels(session: Session) -> list[PanelPage]:
                 calendar(f"calendar-{number}", slices[panel]),
             ],
         )
-        for number, panel in enumerate(sorted(set(top) | set(funnels) | set(slices)))
+        for number, panel in enumerate(
+            sorted(set(top) | set(funnels) | set(slices), key=lambda each: (each not in top, each))
+        )
         for account, marketplace in [panel]
     ]
 

@@ -105,7 +105,7 @@ def read_quality(session: Session) -> Quality:
     held_slices = sum(row["slices"] for row in held)
     failed_sync = bool(runs) and runs[0]["status"] == "failed"
     shown = [cell for by_account in cells.values() for cell in by_account.values()]
-    verdict = overall(shown, stale=stale, held=held_slices, failed_sync=failed_sync)
+    verdict = overall(shown, amiss, stale=stale, held=held_slices, failed_sync=failed_sync)
     return Quality(
         verdict=verdict,
         reasons=_reasons(shown, amiss, stale, held_slices, failed_sync),

@@ -222,10 +222,16 @@ def _by_run(results: Iterable[Result]) -> list[list[Result]]:
     return checks
 
 
-def overall(cells: Iterable[Cell], *, stale: int, held: int, failed_sync: bool) -> Verdict:
-    """The verdict on today's numbers: the worst cell, and a warning for what is late or held."""
+def overall(
+    cells: Iterable[Cell], amiss: Iterable[Change], *, stale: int, held: int, failed_sync: bool
+) -> Verdict:
+    """The verdict on today's numbers: the worst of the cells and of the newest results.
+
+    A failed check counts also where it concerns no account of today. What is late or held warns.
+    """
     verdicts = [cell.verdict for cell in cells if cell.verdict is not None]
-    worst = max(verdicts, default=Verdict.UNKNOWN)
+    told = [change.result.status for change in amiss]
+    worst = max([*(verdicts or [Verdict.UNKNOWN]), *told])
     if worst is Verdict.PASSED and (stale or held or failed_sync):
         return Verdict.WARNING
     return worst

@@ -137,17 +137,22 @@ def test_without_a_server_automations_are_a_usage_error(run_cli: RunCli) -> None
     assert "PREFECT_API_URL" in told.stderr
 
 
+NAMES = (
+    automations.FAILED_IN_A_ROW,
+    automations.LONG_RUN,
+    automations.LATE_RUN,
+    automations.ZOMBIE_RUN,
+)
+
+
 def test_the_command_creates_the_automations_once(prefect_server: str, run_cli: RunCli) -> None:
     environment: dict[str, str | None] = {"PREFECT_API_URL": prefect_server}
     for outcome in ("created", "updated"):
         told = run_cli("automations", "--json", env=environment)
         assert told.returncode == 0, told.stderr
-        assert json.loads(told.stdout) == {
-            automations.FAILED_IN_A_ROW: outcome,
-            automations.LONG_RUN: outcome,
-        }
+        assert json.loads(told.stdout) == dict.fromkeys(NAMES, outcome)
     with get_client(sync_client=True) as client:
-        for name in (automations.FAILED_IN_A_ROW, automations.LONG_RUN):
+        for name in NAMES:
             assert len(client.read_automations_by_name(name)) == 1
     trigger = Automation.read(name=automations.LONG_RUN).trigger
     assert trigger.within == timedelta(minutes=15)
@@ -181,7 +186,12 @@ def fired(names: set[str], seconds: float) -> list[tuple[str, str]]:
 def test_the_automations_fire_on_a_real_server(
     prefect_server: str, warehouse: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    brief = AlertThresholds(failures_in_a_row=2, run_limit=timedelta(seconds=10))
+    brief = AlertThresholds(
+        failures_in_a_row=2,
+        run_limit=timedelta(seconds=10),
+        late_after=timedelta(minutes=10),
+        silent_after=timedelta(minutes=10),
+    )
     automations.install(automations.definitions(brief))
     synced(warehouse, "failed", "failed")
 

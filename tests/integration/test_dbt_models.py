@@ -790,6 +790,29 @@ def test_quality_verdicts_say_what_newly_fails(landing: Landing, dbt: Dbt) -> No
     assert (verdicts["still"]["results"], verdicts["still"]["failed_results"]) == (2, 1)
 
 
+COMMENTS = """
+    pg_description
+    where objoid in ('sqp.weekly_summary'::regclass, 'sqp.query_weeks'::regclass)
+    order by objoid, objsubid
+"""
+
+
+def test_comments_are_written_where_they_differ_and_nowhere_else(
+    landing: Landing, dbt: Dbt
+) -> None:
+    dbt("run", "--select", "+query_weeks")
+    first = rows_of(landing, COMMENTS, "xmin::text, objsubid, description")
+    assert len(first) > 40
+    landing.connection.execute("comment on column sqp.weekly_summary.asin is 'something else'")
+    landing.connection.execute("comment on column sqp.query_weeks.query is null")
+    landing.connection.execute("comment on table sqp.query_weeks is 'it''s $$another$$'")
+    dbt("run", "--select", "+query_weeks")
+    second = rows_of(landing, COMMENTS, "xmin::text, objsubid, description")
+    assert [row["description"] for row in second] == [row["description"] for row in first]
+    untouched = [row for row in second if row in first]
+    assert len(untouched) == len(first) - 3
+
+
 def test_the_columns_that_are_described_are_those_that_there_are(
     landing: Landing, dbt: Dbt
 ) -> None:

@@ -40,14 +40,14 @@ class Shown:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*.html"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> None:
     """Skips what needs a browser where there is none."""
     if not browsers.PROGRAM.exists():
         pytest.skip(browsers.MISSING)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shown(
     chromium: None,
     server: Connection,
@@ -130,11 +130,11 @@ def late_run(connection: psycopg.Connection[Any]) -> int:
     return int(log_id)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(shown: Shown) -> Iterator[Any]:
     """A browser that reaches nothing but this machine.
 
-    Opened after the sync and closed before its Prefect server: Playwright's loop runs in this
+    Opened after the sync and closed with the last of these tests: Playwright's loop runs in this
     thread, and Prefect takes a thread with a loop for an asynchronous caller.
     """
     with browsers.chromium() as opened:

@@ -36,7 +36,7 @@ function frame() {
     margin: { l: 8, r: 12, t: 8, b: 8 },
     xaxis: { ...axis, fixedrange: true },
     yaxis: { ...axis, fixedrange: true },
-    legend: { orientation: "h", x: 0, y: -0.16, yanchor: "top", font: { size: 12 } },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } },
     hoverlabel: { bgcolor: colour("card"), bordercolor: line, font: { color: colour("ink") } },
     hovermode: "closest",
   };
@@ -74,7 +74,6 @@ const draw = {
     layout.bargap = 0.28;
     layout.showlegend = figure.series.length > 1;
     layout.legend.traceorder = "reversed";
-    layout.legend.y = -0.2;
     const colours = palette();
     const traces = figure.series.map((series, number) => ({
       type: "bar",
@@ -130,8 +129,6 @@ const draw = {
     layout.yaxis.showgrid = false;
     layout.yaxis.dtick = 1;
     layout.yaxis.tickfont = { size: 10 };
-    layout.legend.y = -0.06;
-    layout.legend.yref = "paper";
     const heatmap = {
       type: "heatmap",
       x: figure.x,

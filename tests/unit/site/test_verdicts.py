@@ -166,7 +166,16 @@ def test_problems_are_told_with_what_is_new_first() -> None:
 )
 def test_the_verdict_on_it_all_is_the_worst(cells, amiss, verdict) -> None:
     told = {"stale": 0, "held": 0, "failed_sync": False} | amiss
-    assert overall([Cell(each, "") for each in cells], **told) is verdict
+    assert overall([Cell(each, "") for each in cells], [], **told) is verdict
+
+
+def test_a_check_that_fails_counts_whomever_it_concerns() -> None:
+    told = {"stale": 0, "held": 0, "failed_sync": False}
+    amiss = problems([FAILED])
+    assert overall([Cell(Verdict.PASSED, "")], amiss, **told) is Verdict.FAILED
+    assert overall([], amiss, **told) is Verdict.FAILED
+    warning = problems([replace(FAILED, status=Verdict.WARNING)])
+    assert overall([], warning, **told) is Verdict.UNKNOWN
 
 
 STATUSES = st.sampled_from([Verdict.PASSED, Verdict.WARNING, Verdict.FAILED])

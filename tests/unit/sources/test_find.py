@@ -85,7 +85,7 @@ def test_what_is_not_there_is_a_usage_error(missing):
 def test_nothing_found_is_a_usage_error(folder):
     (folder / "empty").mkdir()
     assert "no delivery found in empty" in usage("empty")
-    assert "no path" in usage()
+    assert "no PATH was given" in usage()
 
 
 def test_names_with_brackets_are_files_first(folder):
