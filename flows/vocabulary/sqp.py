@@ -30,6 +30,7 @@ class CheckType(StrEnum):
     DBT_TEST = "dbt_test"
     DEFAULT_PARTITION = "default_partition"
     ALERT = "alert"
+    FRESHNESS = "freshness"
 
 
 class CheckStatus(StrEnum):
