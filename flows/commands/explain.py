@@ -95,7 +95,7 @@ def _tell_now(found: Explanation) -> None:
     restated = [load for load in found.loads if load["before_load_id"] and load["accepted_at"]]
     held = [load for load in found.loads if load["outcome"] == "held back"]
     console.say(
-        f"  {len(found.loads):,} loads; {len(restated):,} replaced one before,"
+        f"  loads: {len(found.loads):,}; {len(restated):,} replaced one before,"
         f" {len(held):,} held back, {len(found.refused):,} rows refused\n"
     )
 
