@@ -368,6 +368,18 @@ def test_a_model_that_fails_takes_up_its_slices_in_the_next_run(landing: Landing
     assert_summaries_are_exact(landing)
 
 
+def test_within_a_build_the_triggers_stand_aside(landing: Landing, dbt: Dbt) -> None:
+    """A month is not computed by the triggers and then by its model: its model alone does it."""
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe")])
+    dbt.run()
+    before = rows_of(landing, "sqp.monthly_summary")
+    landing.deliver(week(JANUARY_12, RED), [query("red shoe")])
+    dbt("run", "--select", "+weekly_summary")
+    assert rows_of(landing, "sqp.monthly_summary") == before
+    dbt.run()
+    assert_summaries_are_exact(landing)
+
+
 def test_a_dropped_summary_is_built_again(landing: Landing, dbt: Dbt) -> None:
     landing.deliver(week(JANUARY_5, RED), [query("red shoe")])
     dbt.run()
