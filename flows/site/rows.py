@@ -9,6 +9,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.rows import dict_row
 
+from flows.errors import WarehouseError
 from flows.warehouse.connection import connect
 
 Row = dict[str, Any]
@@ -26,9 +27,20 @@ def reading() -> Iterator[Session]:
 def rows(
     session: Session, query: LiteralString, parameters: Mapping[str, Any] | None = None
 ) -> list[Row]:
-    """The rows of a query by column."""
-    with session.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, parameters).fetchall()
+    """The rows of a query by column.
+
+    Raises:
+        WarehouseError: something that dbt builds is not there, though other things are.
+    """
+    try:
+        with session.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(query, parameters).fetchall()
+    except psycopg.errors.UndefinedTable as error:
+        raise WarehouseError(
+            "the site cannot be written",
+            f"{str(error).splitlines()[0]}: a build of a part dropped what rests on it, or failed",
+            "run `dbt build --project-dir dbt_project`, then again",
+        ) from error
 
 
 def is_built(session: Session, relation: str) -> bool:

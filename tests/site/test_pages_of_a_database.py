@@ -17,7 +17,7 @@ from flows.site.data_docs import write_data_docs
 from flows.site.pages import Site
 from flows.site.plots import write_plots
 from flows.site.quality import HEADLINES, MOST_LISTED, write_quality
-from flows.site.rows import reading
+from flows.site.rows import reading, rows
 from flows.site.verdicts import Verdict
 
 MEGABYTES = 1_000_000
@@ -69,6 +69,12 @@ def test_the_quality_page_of_very_many_checks_stays_small(
 def test_the_pages_change_nothing(session: Any) -> None:
     with reading() as reader, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         reader.execute("delete from sqp.data_quality_checks")
+
+
+def test_what_is_not_built_is_told_with_the_next_step(session: Any) -> None:
+    with reading() as reader, pytest.raises(WarehouseError, match="dbt build") as told:
+        rows(reader, "select * from sqp.week_gaps")
+    assert "week_gaps" in told.value.why
 
 
 def test_dbts_failure_is_told(
