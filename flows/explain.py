@@ -14,7 +14,6 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from flows.errors import UsageError
 from flows.sources.deliveries import PeriodType
@@ -22,8 +21,7 @@ from flows.sources.marketplaces import find_marketplace
 from flows.sources.normalise import normalise_query
 from flows.sources.periods import period_around, possible_days
 from flows.warehouse.connection import connect
-
-Row = dict[str, Any]
+from flows.warehouse.rows import Row, is_there, rows
 
 SUMMARIES = {
     PeriodType.WEEK: "weekly_summary",
@@ -138,8 +136,8 @@ def explain(question: Question) -> Explanation:
     """
     asked = asdict(question)
     with connect(autocommit=True, application="warehouse explain") as connection:
-        loads = _rows(connection, LOADS, asked)
-        refused = _rows(connection, REFUSED, asked)
+        loads = rows(connection, LOADS, asked)
+        refused = rows(connection, REFUSED, asked)
         if not loads and not refused:
             raise UsageError(
                 "nothing was delivered of this",
@@ -151,10 +149,10 @@ def explain(question: Question) -> Explanation:
             question=question,
             now=_now(connection, question, asked),
             loads=loads,
-            rows=_rows(connection, ROWS_IN_FORCE, asked) if question.query else [],
+            rows=rows(connection, ROWS_IN_FORCE, asked) if question.query else [],
             refused=refused,
-            missing=_rows(connection, MISSING, asked),
-            not_built=_rows(connection, NOT_BUILT, asked)[0]["slices"],
+            missing=rows(connection, MISSING, asked),
+            not_built=rows(connection, NOT_BUILT, asked)[0]["slices"],
         )
 
 
@@ -166,7 +164,7 @@ def _narrowed(question: Question) -> str:
 
 def _who_has_something(connection: psycopg.Connection[Any]) -> str:
     """The next step: which accounts and periods there are."""
-    found = _rows(connection, ACCOUNTS, {})
+    found = rows(connection, ACCOUNTS, {})
     if not found:
         return "load a delivery first: warehouse sync-sqp PATH…"
     known = ", ".join(f"{row['account_id']} ({row['first']} to {row['last']})" for row in found)
@@ -175,19 +173,9 @@ def _who_has_something(connection: psycopg.Connection[Any]) -> str:
 
 def _now(connection: psycopg.Connection[Any], question: Question, asked: Row) -> Row:
     """The sums in the summary; empty where it was never built."""
-    found = connection.execute("select to_regclass(%s)", (question.summary,)).fetchone()
-    if found is None or found[0] is None:
+    if not is_there(connection, question.summary):
         return {}
-    return _rows(connection, IN_SUMMARY[question.period_type], asked)[0]
-
-
-def _rows(
-    connection: psycopg.Connection[Any],
-    query: sql.SQL | sql.Composed,
-    parameters: Mapping[str, Any],
-) -> list[Row]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, parameters or None).fetchall()
+    return rows(connection, IN_SUMMARY[question.period_type], asked)[0]
 
 
 _ASKED = sql.SQL(

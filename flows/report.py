@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 
 from flows.errors import ExitCode, UnreadableDelivery
 from flows.runs import Story
 from flows.warehouse.landing import Landing, Tally
+from flows.warehouse.rows import Row, is_there, rows
 from flows.warehouse.run_log import SYNC_TYPES, Run
 
 TOP_QUERIES = 10
@@ -20,8 +20,6 @@ TOP_QUERY_PURCHASES = 10
 
 PROBLEMS_SHOWN = 10
 PERIOD_TYPES = {str(sync_type): str(period) for period, sync_type in SYNC_TYPES.items()}
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ def make_report(
 
 def refused_rows(connection: psycopg.Connection[Any], log_ids: Sequence[int]) -> list[Row]:
     """Rows refused for the first time in these runs, by file and reason."""
-    return _rows(
+    return rows(
         connection,
         """
         select source_file, reason_code, count(*) as rows, min(source_line) as first_line,
@@ -155,7 +153,7 @@ def refused_rows(connection: psycopg.Connection[Any], log_ids: Sequence[int]) ->
 
 def held_slices(connection: psycopg.Connection[Any]) -> list[Row]:
     """Every slice whose newest load is kept out of the summaries, and why."""
-    return _rows(
+    return rows(
         connection,
         """
         select account_id, marketplace_id, period_type, period_start::text, subject, held_reason
@@ -168,7 +166,7 @@ def held_slices(connection: psycopg.Connection[Any]) -> list[Row]:
 
 def newest_quality(connection: psycopg.Connection[Any]) -> Quality:
     """The verdict over all checks of the newest run that was checked."""
-    checks = _rows(
+    checks = rows(
         connection,
         """
         with newest as (
@@ -214,9 +212,9 @@ def newest_quality(connection: psycopg.Connection[Any]) -> Quality:
 
 def freshness(connection: psycopg.Connection[Any]) -> list[Row]:
     """How old the newest period of each summary is; nothing before the first build."""
-    if not _exists(connection, "sqp.data_freshness"):
+    if not is_there(connection, "sqp.data_freshness"):
         return []
-    return _rows(
+    return rows(
         connection,
         """
         select table_name, latest_period::text, days_old, is_stale
@@ -228,9 +226,9 @@ def freshness(connection: psycopg.Connection[Any]) -> list[Row]:
 
 def top_queries(connection: psycopg.Connection[Any]) -> list[Row]:
     """The queries of the newest month of which we have the largest share of purchases."""
-    if not _exists(connection, "sqp.monthly_summary"):
+    if not is_there(connection, "sqp.monthly_summary"):
         return []
-    return _rows(
+    return rows(
         connection,
         """
         select
@@ -250,7 +248,7 @@ def top_queries(connection: psycopg.Connection[Any]) -> list[Row]:
 
 def last_syncs(connection: psycopg.Connection[Any]) -> list[Row]:
     """Of each sync type: the last attempt, the last success, the last change."""
-    return _rows(
+    return rows(
         connection,
         """
         select
@@ -311,15 +309,3 @@ def _records(period_type: str, tally: Tally) -> Row:
         "period_start": str(tally.period_start or ""),
         "period_end": str(tally.period_end or ""),
     }
-
-
-def _exists(connection: psycopg.Connection[Any], relation: str) -> bool:
-    row = connection.execute("select to_regclass(%s) is not null", (relation,)).fetchone()
-    return row is not None and bool(row[0])
-
-
-def _rows(
-    connection: psycopg.Connection[Any], query: LiteralString, parameters: Sequence[Any] = ()
-) -> list[Row]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, parameters or None).fetchall()

@@ -127,10 +127,11 @@ def warehouse_flow(
             except Exception as error:
                 _leave(name, *_broken_off(error))
                 raise
-            _leave(name, report.exit_code, report.story())
+            code, story = report.exit_code, report.story()
+            _leave(name, code, story)
             if context.flow_run.deployment_id is None:
                 return report
-            return cast("R", _as_state(report))
+            return cast("R", _as_state(code, story))
 
         # Prefect makes a model of the parameters: their types must be types, not names of ours.
         run.__signature__ = signature(function, eval_str=True)  # type: ignore[attr-defined]
@@ -185,13 +186,12 @@ def _make_ready() -> None:
     ensure_ready()
 
 
-def _as_state(report: Report) -> Any:
-    """The report's verdict as the state of the run.
+def _as_state(code: ExitCode, story: Story) -> Any:
+    """A report's verdict as the state of the run.
 
     Raises:
         WarehouseError: it says that the run has failed.
     """
-    code, story = report.exit_code, report.story()
     if code is ExitCode.DONE:
         return Completed(message=story.headline)
     if code is ExitCode.PARTIAL:

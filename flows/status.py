@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flows.report import Quality, Row, freshness, held_slices, last_syncs, newest_quality
+from flows.report import Quality, freshness, held_slices, last_syncs, newest_quality
 from flows.settings import get_settings
 from flows.warehouse.connection import connect
 from flows.warehouse.embedded import ServerStatus, server_status
 from flows.warehouse.migrate import current_revision, head_revision
+from flows.warehouse.rows import Row
 
 
 @dataclass(frozen=True)

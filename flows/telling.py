@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from flows import console
 from flows.numbers import percent
-from flows.report import Quality, Row, SyncReport
+from flows.report import Quality, SyncReport
 from flows.sources.marketplaces import find_marketplace
 from flows.status import Status
+from flows.warehouse.rows import Row
 
 SHOWN = 10
 

@@ -11,7 +11,8 @@ from flows import console, numbers
 from flows.commands.options import AsJson, examples
 
 if TYPE_CHECKING:
-    from flows.explain import Explanation, Row
+    from flows.explain import Explanation
+    from flows.warehouse.rows import Row
 
 SHOWN = 20
 

@@ -20,8 +20,9 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 
 from flows import numbers
 from flows.site.pages import TEMPLATES, Site, formats
-from flows.site.rows import Row, Session, rows
+from flows.site.rows import Session, rows
 from flows.site.verdicts import WHOLE_TABLE
+from flows.warehouse.rows import Row
 
 INDEX = "data_docs/index.html"
 RUNS_SHOWN = 5
@@ -134,7 +135,7 @@ def read_validations(session: Session) -> list[Validation]:
     suite_of = {name: suite for suite in SUITES for name in _check_names(suite)}
     validations: dict[tuple[Any, ...], list[Row]] = {}
     for row in found:
-        if suite := _suite_of(row, suite_of):
+        if suite := suite_of.get(row["check_name"]):  # None for what no suite has any more
             key = (row["run"], row["run_id"], suite, row["table_name"], row["scope"])
             validations.setdefault(key, []).append(row)
     return [
@@ -149,11 +150,6 @@ def read_validations(session: Session) -> list[Validation]:
         )
         for key, checks in validations.items()
     ]
-
-
-def _suite_of(row: Row, suite_of: Mapping[str, str]) -> str | None:
-    """The suite that a check belongs to; None for one that no suite has any more."""
-    return suite_of.get(row["check_name"])
 
 
 @cache

@@ -19,7 +19,8 @@ from typing import Any
 from flows import numbers
 from flows.errors import WarehouseError
 from flows.site.pages import ASSETS, Site
-from flows.site.rows import Row, Session, rows, rows_of
+from flows.site.rows import Session, rows, rows_of
+from flows.warehouse.rows import Row
 
 PAGE = "plots.html"
 PLOTLY, DRAWING = "assets/plotly.min.js", "assets/plots.js"

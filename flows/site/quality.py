@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from flows.site.pages import Site
-from flows.site.rows import Row, Session, rows, rows_of
+from flows.site.rows import Session, rows, rows_of
 from flows.site.verdicts import (
     WATCHED,
     WHOLE_TABLE,
@@ -23,6 +23,7 @@ from flows.site.verdicts import (
     overall,
     problems,
 )
+from flows.warehouse.rows import Row
 
 PAGE = "quality.html"
 RUNS_SHOWN = 30

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg.rows import dict_row
 
 from flows.errors import WarehouseError
 from flows.warehouse.connection import connect
+from flows.warehouse.rows import Row, is_there
+from flows.warehouse.rows import rows as read
 
-Row = dict[str, Any]
 Session = psycopg.Connection[Any]
 
 
@@ -33,20 +33,13 @@ def rows(
         WarehouseError: something that dbt builds is not there, though other things are.
     """
     try:
-        with session.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query, parameters).fetchall()
+        return read(session, query, parameters)
     except psycopg.errors.UndefinedTable as error:
         raise WarehouseError(
             "the site cannot be written",
             f"{str(error).splitlines()[0]}: a build of a part dropped what rests on it, or failed",
             "run `dbt build --project-dir dbt_project`, then again",
         ) from error
-
-
-def is_built(session: Session, relation: str) -> bool:
-    """Whether a table or view is there: before the first build dbt's are not."""
-    [(found,)] = session.execute("select to_regclass(%s) is not null", (relation,)).fetchall()
-    return bool(found)
 
 
 def rows_of(
@@ -56,4 +49,4 @@ def rows_of(
     parameters: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """The rows of a query on something that dbt builds; none before the first build."""
-    return rows(session, query, parameters) if is_built(session, relation) else []
+    return rows(session, query, parameters) if is_there(session, relation) else []
