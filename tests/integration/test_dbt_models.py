@@ -390,6 +390,27 @@ def test_a_dropped_summary_is_built_again(landing: Landing, dbt: Dbt) -> None:
         assert_summaries_are_exact(landing)
 
 
+def test_a_view_is_replaced_only_where_it_says_something_else(landing: Landing, dbt: Dbt) -> None:
+    """What has its name makes room for it, whatever it is; a view that says the same stays."""
+    landing.deliver(week(JANUARY_5, RED), [query("red shoe")])
+    dbt.run()
+    views = "select oid from pg_class where relkind = 'v' and relnamespace = 'staging'::regnamespace"
+    before = set(landing.connection.execute(views))
+    dbt.run()
+    assert before and set(landing.connection.execute(views)) == before
+
+    name = "staging.stg_landing__sqp_slices"
+    for other in ("view", "materialized view", "table"):
+        landing.connection.execute(
+            f"drop view {name} cascade; create {other} {name} as select 1 as one"
+        )
+        landing.deliver(week(JANUARY_12, RED), [query("red shoe", own_clicks=len(other))])
+        dbt.run()
+        assert_summaries_are_exact(landing)
+    relations = "select oid from pg_class where relname like '%\\_\\_dbt\\_%'"
+    assert not list(landing.connection.execute(relations))
+
+
 def test_two_runs_at_once_end_in_one_truth(landing: Landing, dbt: Dbt, tmp_path: Path) -> None:
     weeks = [JANUARY_5 + timedelta(weeks=number) for number in range(3)]
     for start in weeks:
@@ -410,7 +431,7 @@ def test_two_runs_at_once_end_in_one_truth(landing: Landing, dbt: Dbt, tmp_path:
         for other in others
     ]
     said = [run.communicate()[0] for run in runs]
-    assert any(run.returncode == 0 for run in runs), said
+    assert any(run.returncode == 0 for run in runs), "\n".join(said)
     dbt.run()
     assert_summaries_are_exact(landing)
 
