@@ -62,6 +62,7 @@ class Built:
             [
                 *arguments,
                 *("--target", target, "--quiet"),
+                *("--vars", json.dumps({"trend_weeks": 5200})),  # whatever today is
                 *("--project-dir", str(PROJECT_ROOT / "dbt_project")),
                 *("--profiles-dir", str(PROJECT_ROOT)),
                 *("--target-path", str(folder), "--log-path", str(folder)),

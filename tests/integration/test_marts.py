@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import fields
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -215,19 +215,24 @@ def test_a_new_week_reads_and_writes_its_own_periods(dbt: Dbt, landing: Landing)
 
 
 def test_a_trend_has_every_week_and_compares_neighbours_only(dbt: Dbt, landing: Landing) -> None:
-    shares = {0: 10, 1: 20, 3: 30}
-    for number, clicks in shares.items():
+    today = datetime.now(UTC).date()
+    this_sunday = today - timedelta(days=(today.weekday() + 1) % 7)
+    clicks = {-54: 70, -53: 60, -52: 50, -51: 40, -3: 10, -2: 20, 0: 30}
+    for number, own_clicks in clicks.items():
         landing.deliver(
-            week(WEEKS[10] + timedelta(weeks=number), ASINS[0]),
-            [Row("laces", clicks=100, own_clicks=clicks)],
+            week(this_sunday + timedelta(weeks=number), ASINS[0]),
+            [Row("laces", clicks=100, own_clicks=own_clicks)],
         )
     dbt("seed")
     dbt("run", "--select", "+weekly_summary", "query_trends")
     trend = sorted(rows_of(landing, "sqp.query_trends"), key=lambda row: row["period_start"])
-    assert [float(row["click_share"]) for row in trend] == [0.1, 0.2, 0.3]
+    assert trend[0]["period_start"] == this_sunday - timedelta(weeks=52)
+    assert [float(row["click_share"]) for row in trend] == [0.5, 0.4, 0.1, 0.2, 0.3]
     assert [row["click_share_change"] and float(row["click_share_change"]) for row in trend] == [
+        -0.1,
+        -0.1,
         None,
         0.1,
         None,
     ]
-    assert [row["is_after_gap"] for row in trend] == [False, False, True]
+    assert [row["is_after_gap"] for row in trend] == [False, False, True, False, True]

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from flows.settings import Connection
 from flows.warehouse.connection import connect
-from flows.warehouse.migrate import SEARCH_PATH
+from flows.warehouse.migrate import SEARCH_PATH, SETTINGS
 from tests.schema.built import built, dbt  # noqa: F401
 from tests.schema.planted import ALPHA, BRAVO
 from tests.schema.test_isolation import as_tenant
@@ -55,6 +55,12 @@ def test_names_without_a_schema_are_looked_up_where_the_tables_are(database: Con
             connection.execute(f"set role {role}")
             assert one(connection, "select current_setting('search_path')") == SEARCH_PATH
             connection.execute("reset role")
+
+
+def test_every_session_starts_with_the_settings_of_the_database(database: Connection) -> None:
+    with connect(autocommit=True) as connection:
+        for name, value in SETTINGS.items():
+            assert one(connection, "select current_setting(%s)", name) == value
 
 
 class TestAdvertiserSeats:

@@ -1,6 +1,11 @@
+{% set weeks = var('trend_weeks') %}
+
+{#- Bounded before the window: a bound that is put to the view stays above it, and every partition
+    would be read. The first week told is compared with one more. -#}
 with weekly_summary as (
     select *
     from {{ ref('weekly_summary') }}
+    where period_start > {{ weeks_later(today_utc(), -(weeks + 2)) }}
 ),
 
 in_order as (
@@ -46,6 +51,7 @@ final as (
         period_start,
         period_end
     from in_order
+    where period_start > {{ weeks_later(today_utc(), -(weeks + 1)) }}
 )
 
 select *
