@@ -207,9 +207,18 @@ class _Reading:
             async with self._ledger.shared(), session:
                 hosts = get_settings().amazon_ads_hosts
                 ads = AmazonAds(session, self.client.client_id, hosts)
-                return await list_accounts(ads, self.sync.known)
+                # The database has nothing to do until Amazon has answered.
+                rehearsal = asyncio.create_task(asyncio.to_thread(self._rehearse))
+                try:
+                    return await list_accounts(ads, self.sync.known)
+                finally:
+                    await rehearsal
         finally:
             self.requests = session.requests
+
+    def _rehearse(self) -> None:
+        self.sync.rehearse()
+        self._ledger.rehearse(self.sync.session)
 
     def report(self, status: AccountSyncStatus) -> ConnectionSync:
         """The report of a sync that ended so."""

@@ -74,6 +74,8 @@ class RateLimits:
     def settle(self, connection: psycopg.Connection[Any]) -> None:
         """Write what was counted, when no further request is to be sent."""
         batch, self._counts = self._counts, {}
+        if not batch:
+            return
         try:
             self._write(connection, batch)
         except BaseException:
@@ -82,6 +84,10 @@ class RateLimits:
                 batch[key] = _sum(batch[key], count)
             self._counts = batch
             raise
+
+    def rehearse(self, connection: psycopg.Connection[Any]) -> None:
+        """Write nothing: whatever a new session does once, it has then done before `settle`."""
+        self._write(connection, {})
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
@@ -125,9 +131,7 @@ class RateLimits:
     def _write(
         self, connection: psycopg.Connection[Any], batch: dict[tuple[str, datetime], Count]
     ) -> None:
-        if not batch:
-            return
-        rows = [
+        counted = [
             (
                 endpoint,
                 window,
@@ -165,7 +169,7 @@ class RateLimits:
                     else excluded.retry_after_seconds
                 end
             """,
-            (self.user_id, *map(list, zip(*rows, strict=True))),
+            (self.user_id, *([row[column] for row in counted] for column in range(6))),
         )
 
     def _read(self, connection: psycopg.Connection[Any]) -> None:
