@@ -308,7 +308,13 @@ def summaries_lines(results: dict[str, Any]) -> list[str]:
         "",
         "The longest read of the current month while a new week came in took"
         f" {1000 * short['longest wait of a reader']:.0f} ms after {short['weeks']} weeks,"
-        f" {1000 * long['longest wait of a reader']:.0f} ms after {long['weeks']}.",
+        f" {1000 * long['longest wait of a reader']:.0f} ms after {long['weeks']}; while only the"
+        " finished rows were written,"
+        f" {1000 * short['longest wait of a reader beside the least']:.0f} ms (wished: 20).",
+        "",
+        f"Of the new week's {new['sql_s']:.1f} s, {new['computing_s']:.1f} are what computes its"
+        " rows, those of its month and those of its quarter, and the rest what compares and writes"
+        " them.",
     ]
 
 

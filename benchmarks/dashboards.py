@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import search_weeks
+from benchmarks.dbt_runs import run_dbt
 from benchmarks.server import fresh_database
 from flows import console
-from flows.settings import PROJECT_ROOT, get_settings
+from flows.settings import get_settings
 from flows.warehouse.connection import connect
 from flows.warehouse.embedded import program
 
@@ -163,7 +164,7 @@ def run() -> dict[str, Any]:
             search_weeks.deliver_week(own, first_day, asins=ASINS)
             if number % 26 == 0:
                 console.note(f"  week {number} of {WEEKS} delivered")
-        build(Path(folder))
+        run_dbt(Path(folder), "--select", "path:models/sqp", "+path:models/sqp")
         own.execute("vacuum (analyze)")
         own.execute(
             """
@@ -189,22 +190,6 @@ def run() -> dict[str, Any]:
             weekly = ask(of_weeks, Path(folder), WEEKLY_SECONDS) if of_weeks else None
             answers.append({"question": question, "mart": mart, "weekly": weekly})
         return {"rows": rows[0], "answers": answers}
-
-
-def build(folder: Path) -> None:
-    """`dbt run` of everything that follows the weeks."""
-    from dbt.cli.main import dbtRunner
-
-    result = dbtRunner().invoke(
-        [
-            *("run", "--select", "path:models/sqp", "+path:models/sqp", "--quiet"),
-            *("--project-dir", str(PROJECT_ROOT / "dbt_project")),
-            *("--profiles-dir", str(PROJECT_ROOT)),
-            *("--target-path", str(folder / "target"), "--log-path", str(folder)),
-        ]
-    )
-    if not result.success:
-        raise RuntimeError(result.exception or [each.message for each in result.result])
 
 
 def ask(question: str, folder: Path, seconds: int) -> dict[str, float]:

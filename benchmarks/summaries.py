@@ -20,9 +20,9 @@ import psycopg
 from psycopg import sql
 
 from benchmarks import search_weeks
+from benchmarks.dbt_runs import run_dbt
 from benchmarks.server import fresh_database
 from flows import console
-from flows.settings import PROJECT_ROOT
 from flows.warehouse.connection import connect
 
 NEW_WEEK = date(2026, 11, 15)
@@ -138,11 +138,12 @@ def run(long: int = LONG) -> dict[str, Any]:
 def after(weeks: int, *, others: bool) -> dict[str, Any]:
     """What the events of a week cost after so many weeks of history."""
     with fresh_database(), tempfile.TemporaryDirectory() as folder, connect(autocommit=True) as own:
-        own.execute("create extension if not exists pg_stat_statements")
-        own.execute("alter system set pg_stat_statements.track_utility = on")
-        own.execute("select pg_reload_conf()")
-        own.execute("set client_min_messages = warning")
-        dbt = Dbt(Path(folder))
+        count_statements(own)
+
+        def dbt() -> None:
+            # One model after the other: two at once would count each other's waits as their own.
+            run_dbt(Path(folder), *SELECTED, "--threads", "1")
+
         search_weeks.prepare(own)
         for number, first_day in enumerate(search_weeks.weeks_before(NEW_WEEK, weeks), start=1):
             search_weeks.deliver_week(own, first_day)
@@ -178,7 +179,7 @@ def after(weeks: int, *, others: bool) -> dict[str, Any]:
 
 def other_ways(own: psycopg.Connection[Any]) -> dict[str, Any]:
     """The same week by the other ways, each on twins of the summaries as they were before it."""
-    done = {}
+    done: dict[str, Any] = {}
     own.execute(KEEP_NEW_WEEK)
     columns = sql.SQL(", ").join(
         sql.Identifier(name)
@@ -197,7 +198,9 @@ def other_ways(own: psycopg.Connection[Any]) -> dict[str, Any]:
         begins = "day" if period == "week" else period
         own.execute(LEAST_TWIN.format(summary=summary, period=begins))  # type: ignore[arg-type]
     least = "; ".join(LEAST.format(summary=summary) for summary in SUMMARIES)
-    done["least"] = measured(own, lambda: own.execute(least))  # type: ignore[arg-type]
+    with waits_of_a_reader() as waits:
+        done["least"] = measured(own, lambda: own.execute(least))  # type: ignore[arg-type]
+    done["longest wait of a reader beside the least"] = max(waits)
 
     own.execute("create schema stock")
     for summary in SUMMARIES:
@@ -217,34 +220,19 @@ def other_ways(own: psycopg.Connection[Any]) -> dict[str, Any]:
     return done
 
 
-class Dbt:
-    """`dbt run` of the summaries, in this process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self) -> None:
-        """Build what is to be built; raises where a model fails."""
-        # Imported late: it reads the .env of the folder, which may name another server.
-        from dbt.cli.main import dbtRunner
-
-        result = dbtRunner().invoke(
-            [
-                # One after the other: two at once would count each other's waits as their own.
-                *("run", *SELECTED, "--quiet", "--threads", "1"),
-                *("--project-dir", str(PROJECT_ROOT / "dbt_project")),
-                *("--profiles-dir", str(PROJECT_ROOT)),
-                *("--target-path", str(self.folder), "--log-path", str(self.folder)),
-            ]
-        )
-        if not result.success:
-            raise RuntimeError(
-                result.exception or [(each.node.name, each.message) for each in result.result]
-            )
+def count_statements(connection: psycopg.Connection[Any]) -> None:
+    """Have the server count every statement, `create table … as` too, for `measured`."""
+    connection.execute("create extension if not exists pg_stat_statements")
+    connection.execute("alter system set pg_stat_statements.track_utility = on")
+    connection.execute("select pg_reload_conf()")
+    connection.execute("set client_min_messages = warning")
 
 
 def measured(connection: psycopg.Connection[Any], action: Callable[[], Any]) -> dict[str, Any]:
-    """Seconds of the statements on the server, and megabytes of log written."""
+    """Seconds of the statements on the server, and megabytes of log written.
+
+    `computing_s` are those of the statements by which dbt computes new rows, before it writes them.
+    """
     connection.execute("checkpoint")
     connection.execute("select pg_stat_statements_reset()")
     begun = lsn(connection)
@@ -252,7 +240,9 @@ def measured(connection: psycopg.Connection[Any], action: Callable[[], Any]) -> 
     wal_mb = (lsn(connection) - begun) / 1e6
     row = connection.execute(
         """
-        select sum(total_exec_time) / 1000
+        select
+            sum(total_exec_time) / 1000,
+            sum(total_exec_time) filter (where query like '%create temporary table%') / 1000
         from pg_stat_statements
         where
             dbid = (select oid from pg_database where datname = current_database())
@@ -260,7 +250,7 @@ def measured(connection: psycopg.Connection[Any], action: Callable[[], Any]) -> 
         """
     ).fetchone()
     assert row is not None
-    return {"sql_s": row[0], "wal_mb": wal_mb}
+    return {"sql_s": row[0], "computing_s": row[1], "wal_mb": wal_mb}
 
 
 def lsn(connection: psycopg.Connection[Any]) -> int:
