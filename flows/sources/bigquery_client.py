@@ -82,7 +82,7 @@ class BigQuery:
     rest: bigquery.Client
     storage: BigQueryReadClient | None
     maximum_bytes: int
-    streams: int = 4
+    streams: int = 2
     retry: Retry = DEFAULT_RETRY
     job_retry: Retry = DEFAULT_JOB_RETRY
     storage_retry: Retry = STORAGE_RETRY
