@@ -167,8 +167,8 @@ class Settings(BaseSettings):
         default=2,
         ge=1,
         le=64,
-        description="How many streams are read at a time; each holds some 100 MB, and two bring more"
-        " than Postgres takes in.",
+        description="How many streams are read at a time; each holds some 100 MB, and two bring"
+        " more than Postgres takes in.",
     )
     bigquery_maximum_bytes_billed: int = Field(
         default=100 * 2**30, gt=0, description="What one query or one read may cost at most."
