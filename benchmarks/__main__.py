@@ -18,6 +18,7 @@ from benchmarks import (
     accounts,
     bigquery,
     dashboards,
+    full_refresh,
     isolation,
     landing,
     main_job,
@@ -92,7 +93,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[list[str]]:
         sections["schema"] = [isolated, loaded, migrated]
     if arguments.part in (None, "summaries"):
         console.note(f"a week into summaries, after {summaries.SHORT} and {arguments.weeks} weeks")
-        sections["summaries"] = [summaries_lines(summaries.run(arguments.weeks))]
+        measured = summaries.run(arguments.weeks)
+        console.note(f"all of {full_refresh.WEEKS} weeks anew, beside DuckDB")
+        anew = full_refresh.run()
+        sections["summaries"] = [[*summaries_lines(measured), "", *full_refresh.lines(anew)]]
     if arguments.part in (None, "dashboards"):
         console.note(f"{dashboards.WEEKS} weeks of marts, asked by {dashboards.CLIENTS} clients")
         sections["dashboards"] = [dashboards.lines(dashboards.run())]
@@ -236,8 +240,8 @@ def summaries_lines(results: dict[str, Any]) -> list[str]:
 
     def row(what: str, over: str, one: dict[str, Any], other: dict[str, Any], bar: str) -> str:
         return (
-            f"| {what} | {over} | {one['sql_s'] / other['sql_s']:.2f}"
-            f" | {one['wal_mb'] / other['wal_mb']:.2f} | {bar} |"
+            f"| {what} | {over} | {one['sql_s'] / other['sql_s']:.3g}"
+            f" | {one['wal_mb'] / other['wal_mb']:.3g} | {bar} |"
         )
 
     costs = {
@@ -250,6 +254,7 @@ def summaries_lines(results: dict[str, Any]) -> list[str]:
         "dbt, one restated slice": short["one slice"],
         "dbt, the week again with 2 % changed": short["restated week"],
         "dbt, nothing new": short["nothing new"],
+        "dbt, nothing new, not after a checkpoint": short["nothing new, again"],
         "dbt, full refresh": short["full refresh"],
         f"after {long['weeks']} weeks: dbt, one new week": new_long,
         f"after {long['weeks']} weeks: dbt, one restated slice": long["one slice"],
