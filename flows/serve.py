@@ -33,7 +33,7 @@ from flows.settings import (
 POOL = "warehouse"
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 180
-STOP_SECONDS = 20
+STOP_SECONDS = 10
 
 
 @dataclass(frozen=True)
