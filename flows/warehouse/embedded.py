@@ -533,8 +533,7 @@ def render_config(places: Places) -> str:
         "max_wal_size": "4GB",
         "checkpoint_timeout": "15min",
         "checkpoint_completion_target": "0.9",
-        # No disk turns: a page out of order costs no more than the next one.
-        "random_page_cost": "1.0",
+        "random_page_cost": "1.1",
         "jit": "off",
         "timezone": "'UTC'",
         "log_timezone": "'UTC'",
