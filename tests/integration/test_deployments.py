@@ -271,7 +271,7 @@ def test_serve_prints_where_it_is_and_an_interrupt_ends_all_of_it(
         see_it_serve_and_end(process)
     finally:
         process.terminate()
-        process.wait(150)
+        process.wait(90)
 
 
 def see_it_serve_and_end(process: subprocess.Popen[str]) -> None:
@@ -290,7 +290,7 @@ def see_it_serve_and_end(process: subprocess.Popen[str]) -> None:
     with urllib.request.urlopen(f"{url}/health") as answer:
         assert answer.status == 200
     process.send_signal(signal.SIGINT)
-    assert process.wait(150) == 0  # a run may be under way, which its worker waits for
+    assert process.wait(90) == 0
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"{url}/health")
     assert not any(Path(f"/proc/{child}").exists() for child in started)
