@@ -20,11 +20,11 @@ from flows.sources.marketplaces import find_marketplace
 from flows.sources.read import read_delivery
 from flows.sync_sqp import remember
 from flows.warehouse.bigquery_slices import LoadedSlices
-from flows.warehouse.buckets import one_ahead
 from flows.warehouse.landing import Landing
 from flows.warehouse.run_log import SyncType, leased_run
 from flows.warehouse.slice_register import accept_and_hold
 from flows.warehouse.spool import Spool
+from flows.warehouse.threads import one_ahead
 
 
 class Everything(Restriction):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from flows.sources.find import find_deliveries
 from flows.sources.read import read_delivery
-from flows.warehouse.buckets import one_ahead
 from flows.warehouse.landing import Landing
 from flows.warehouse.run_log import SyncType, leased_run
 from flows.warehouse.slice_register import accept_and_hold
 from flows.warehouse.spool import Spool
+from flows.warehouse.threads import one_ahead
 
 
 def main(path: str) -> None:

@@ -26,11 +26,11 @@ from flows.sources.deliveries import Delivery, PeriodType
 from flows.sources.find import find_deliveries
 from flows.sources.read import read_delivery
 from flows.warehouse import dbt_build, slice_register
-from flows.warehouse.buckets import one_ahead
 from flows.warehouse.connection import current_connection
 from flows.warehouse.landing import Landing
 from flows.warehouse.run_log import SYNC_TYPES, Run, SyncStatus, SyncType, leased_run
 from flows.warehouse.spool import Spool
+from flows.warehouse.threads import one_ahead
 
 if TYPE_CHECKING:
     from flows.sources.bigquery import Comparison

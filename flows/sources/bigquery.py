@@ -21,7 +21,7 @@ from google.cloud import bigquery
 
 from flows.errors import UnreadableDelivery, UsageError
 from flows.settings import Settings
-from flows.sources.bigquery_client import BigQuery, estimate, talking_to_bigquery
+from flows.sources.bigquery_client import PAGE_SLICES, BigQuery, estimate, talking_to_bigquery
 from flows.sources.bigquery_contract import check_schema, contract
 from flows.sources.bigquery_partitions import (
     WEEK,
@@ -448,7 +448,7 @@ def _queried(
     estimated = estimate(client, query, parameters)
     with talking_to_bigquery(client.table):
         job = client.start(query, parameters)
-        found, undated = _slices_of(client.rows(job), comparison.account)
+        found, undated = _slices_of(client.rows(job, page_rows=PAGE_SLICES), comparison.account)
     comparison.job_id = job.job_id
     comparison.compared_at = job.started or job.created or datetime.now(UTC)
     comparison.metadata |= {

@@ -47,6 +47,9 @@ _NO_BILLING = {"billingNotEnabled", "accountDisabled"}
 PAGE_ROWS = 10_000
 """Rows of a page of what comes over REST."""
 
+PAGE_SLICES = 2_000
+"""Slices of a page: what is kept of each page holds the memory that the page took."""
+
 STORAGE_RETRY = Retry(
     predicate=if_exception_type(exceptions.ServiceUnavailable), initial=0.1, maximum=10.0
 )
@@ -112,9 +115,9 @@ class BigQuery:
             timeout=60,
         )
 
-    def rows(self, job: bigquery.QueryJob) -> RowIterator:
+    def rows(self, job: bigquery.QueryJob, *, page_rows: int = PAGE_ROWS) -> RowIterator:
         """The rows of a query, once it is done; memory holds a page of them."""
-        return job.result(page_size=PAGE_ROWS, retry=self.retry, job_retry=self.job_retry)
+        return job.result(page_size=page_rows, retry=self.retry, job_retry=self.job_retry)
 
 
 def connect_bigquery(settings: Settings) -> BigQuery:

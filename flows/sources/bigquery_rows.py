@@ -27,7 +27,7 @@ from flows.sources.bigquery_client import (
 BATCHES_AHEAD = 2
 """How many batches wait to be taken in: what bounds the memory."""
 
-BATCH_ROWS = 32_768
+BATCH_ROWS = 16_384
 """Batches are put together to about so many rows: BigQuery sends some thousand at a time."""
 
 POLL_SECONDS = 0.2
@@ -82,6 +82,9 @@ def open_rows(
     Raises:
         BigQueryError: the service failed, or other rows came than were promised.
     """
+    # gRPC's messages lie there too: what the one has freed, the other can use, or give back.
+    pool = pa.system_memory_pool()
+    pa.set_memory_pool(pool)
     batches = _stored(client, restriction, columns, as_of, metadata)
     if batches is None:
         batches = _queried(client, restriction, columns, metadata)
@@ -90,6 +93,7 @@ def open_rows(
         rows += batch.num_rows
         size += batch.nbytes
         yield batch
+    pool.release_unused()
     metadata |= {"rows_read": rows, "bytes_read": size}
     if rows != expected_rows:
         raise BigQueryError(

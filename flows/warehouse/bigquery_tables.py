@@ -19,7 +19,7 @@ from google.cloud import bigquery
 from psycopg import sql
 
 from flows.sources.bigquery_client import LABELS, BigQuery, talking_to_bigquery
-from flows.warehouse.landing import copy_into
+from flows.warehouse.copying import copy_into
 
 Connection = psycopg.Connection[Any]
 

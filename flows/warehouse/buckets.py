@@ -1,15 +1,13 @@
 """Makes a bucket of the spool ready for landing: which rows count, and each slice's digest.
 
-Nothing here touches the database, so a thread can prepare one bucket while another is landed.
+Nothing here touches the database.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +27,6 @@ CONTENT_COLUMNS = (*VALUE_COLUMNS, "search_query")
 
 Numbers = npt.NDArray[np.int32]
 Positions = npt.NDArray[np.int64]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -96,16 +93,6 @@ def prepare(bucket: pa.Table, holding: Positions, failed: set[int]) -> PreparedB
         repeated=numbers[order[repeated]],
         conflicting=bucket.take(pa.array(order[conflicting])),
     )
-
-
-def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in a thread while the caller is busy with the one before."""
-    end: Any = object()
-    with ThreadPoolExecutor(1) as worker:
-        following = worker.submit(next, items, end)
-        while (item := following.result()) is not end:
-            following = worker.submit(next, items, end)
-            yield item
 
 
 def _slices(

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from flows.errors import Busy
@@ -27,6 +28,8 @@ from flows.warehouse.dbt_build import BuildSummary
 from flows.warehouse.faults import die_here_if_asked
 
 LOCK_NAME = "warehouse.sync_sqp"
+BESIDE_LOCK_NAME = "warehouse.sync_sqp beside"
+"""Held in common by the sessions that write beside a run's own."""
 
 
 class SyncType(StrEnum):
@@ -243,6 +246,7 @@ def leased_run() -> Iterator[Run]:
         if not _locked(connection):
             raise _busy(connection)
         try:
+            _await_sessions_of_dead_runs(connection)
             close_dead_runs(connection)
             run = Run(uuid.uuid4(), connection, f"{socket.gethostname()}:{os.getpid()}")
             with _heartbeat(run.run_id):
@@ -261,6 +265,30 @@ def leased_run() -> Iterator[Run]:
                 )
     finally:
         connection.close()
+
+
+@contextmanager
+def beside_the_run() -> Iterator[psycopg.Connection[Any]]:
+    """Another session that writes for a run; the next run waits until it is gone.
+
+    For a run that is killed loses its lock while the server may still be at work for this one.
+    """
+    connection = connect(autocommit=True, application="warehouse sync-sqp beside", role="etl")
+    try:
+        connection.execute(
+            "select pg_advisory_lock_shared(hashtextextended(%s, 0))", (BESIDE_LOCK_NAME,)
+        )
+        yield connection
+    finally:
+        connection.close()
+
+
+def _await_sessions_of_dead_runs(connection: psycopg.Connection[Any]) -> None:
+    for function in ("pg_advisory_lock", "pg_advisory_unlock"):
+        connection.execute(
+            sql.SQL("select {}(hashtextextended(%s, 0))").format(sql.Identifier(function)),
+            (BESIDE_LOCK_NAME,),
+        )
 
 
 def close_dead_runs(connection: psycopg.Connection[Any]) -> int:

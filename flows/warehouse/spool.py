@@ -7,8 +7,8 @@ and a bucket is small enough to sort.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,25 +40,26 @@ class Spool:
 
     Attributes:
         keys: the slices seen, by slice number.
-        arrivals: for each slice number, the deliveries that brought rows of it.
-        declared: for each slice number, the deliveries that spoke for it.
+        arrivals: by slice number, the deliveries that brought rows of it.
+        declared: by slice number, the deliveries that spoke for it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.keys: list[SliceKey] = []
-        self.arrivals: dict[int, set[Arrival]] = defaultdict(set)
-        self.declared: dict[int, set[Arrival]] = defaultdict(set)
+        self.arrivals: dict[int, tuple[Arrival, ...]] = {}
+        self.declared: dict[int, tuple[Arrival, ...]] = {}
         self._folder = folder
         self._numbers: dict[SliceKey, int] = {}
         self._pending: dict[int, list[pa.RecordBatch]] = defaultdict(list)
         self._pending_bytes = 0
+        self._row_counts: Counter[int] = Counter()
         self._files: dict[int, pa.ipc.RecordBatchFileWriter] = {}
 
     def declare(self, delivery: Delivery, delivery_number: int) -> None:
         """Note the slices that a delivery speaks for, with or without rows of them."""
         for key in delivery.declared:
             plain = key._replace(report_view=str(key.report_view), period_type=str(key.period_type))
-            self.declared[self._number(plain)].add(_arrival(delivery, delivery_number))
+            _note(self.declared, self._number(plain), _arrival(delivery, delivery_number))
 
     def add(self, delivery: Delivery, delivery_number: int, rows: pa.RecordBatch) -> None:
         """Deal a batch of `ROW_SCHEMA` rows of one delivery into the buckets."""
@@ -74,24 +75,36 @@ class Spool:
         present, starts = np.unique(buckets[order], return_index=True)
         for bucket, start, stop in zip(present, starts, [*starts[1:], rows.num_rows], strict=True):
             self._pending[int(bucket)].append(dealt.slice(start, stop - start))
+            self._row_counts[int(bucket)] += int(stop - start)
         self._pending_bytes += dealt.nbytes
         if self._pending_bytes > MEMORY_BYTES:
             self._spill()
 
-    def buckets(self) -> Iterator[pa.Table]:
+    @property
+    def is_large(self) -> bool:
+        """Whether it holds more rows than are handed out at a time."""
+        return self._row_counts.total() > PART_ROWS
+
+    def buckets(self) -> Generator[pa.Table, None, None]:
         """The buckets, one after the other, large ones in parts; each has its slices whole."""
         for writer in self._files.values():
             writer.close()
-        for bucket in range(BUCKETS):
-            batches = self._pending.pop(bucket, [])
+        for bucket, rows in sorted(self._row_counts.items()):
+            parts = -(-rows // PART_ROWS)
+            for part in range(parts):
+                yield pa.Table.from_batches(
+                    [_part(batch, part, parts) for batch in self._batches(bucket)], SPOOL_SCHEMA
+                )
+            self._pending.pop(bucket, None)
             if bucket in self._files:
-                with pa.memory_map(str(self._path(bucket))) as source:
-                    spilled = pa.ipc.open_file(source).read_all()
-                    pending = pa.Table.from_batches(batches, SPOOL_SCHEMA)
-                    yield from _parts(pa.concat_tables([spilled, pending]))
                 self._path(bucket).unlink()
-            elif batches:
-                yield from _parts(pa.Table.from_batches(batches, SPOOL_SCHEMA))
+
+    def _batches(self, bucket: int) -> Iterator[pa.RecordBatch]:
+        """The batches of a bucket, those on disk read one by one."""
+        if bucket in self._files:
+            with pa.OSFile(str(self._path(bucket))) as source, pa.ipc.open_file(source) as file:
+                yield from map(file.get_batch, range(file.num_record_batches))
+        yield from self._pending.get(bucket, [])
 
     def _slice_numbers(
         self, delivery: Delivery, delivery_number: int, rows: pa.RecordBatch
@@ -119,7 +132,7 @@ class Spool:
                     row["subject"],
                 )
             )
-            self.arrivals[number].add(arrival)
+            _note(self.arrivals, number, arrival)
             numbers[position] = number
         return numbers[inverse]
 
@@ -142,14 +155,18 @@ class Spool:
         return self._folder / f"bucket-{bucket:02}.arrow"
 
 
-def _parts(bucket: pa.Table) -> Iterator[pa.Table]:
-    parts = -(-bucket.num_rows // PART_ROWS)
+def _part(batch: pa.RecordBatch, part: int, parts: int) -> pa.RecordBatch:
+    """Those rows of a batch whose slices belong to one of so many parts of its bucket."""
     if parts == 1:
-        yield bucket
-        return
-    part_of = np.asarray(bucket.column("slice_number")) // BUCKETS % parts
-    for part in range(parts):
-        yield bucket.filter(pa.array(part_of == part))
+        return batch
+    part_of = np.asarray(batch.column("slice_number")) // BUCKETS % parts
+    return batch.filter(pa.array(part_of == part))
+
+
+def _note(arrivals: dict[int, tuple[Arrival, ...]], number: int, arrival: Arrival) -> None:
+    before = arrivals.get(number, ())
+    if arrival not in before:
+        arrivals[number] = (*before, arrival)
 
 
 def _arrival(delivery: Delivery, delivery_number: int) -> Arrival:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import psycopg
@@ -12,8 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from flows.settings import Connection
+from flows.settings import PROJECT_ROOT, Connection
 from flows.warehouse.connection import connect
+from flows.warehouse.copying import copy_into
+from flows.warehouse.run_log import beside_the_run, leased_run
 from tests.integration.deliveries import Contents, Parcel, Slice, asin, in_force, row, sync
 
 ONE = Slice(asin(1), 0, {"red shoe": 100, "blue shoe": 50, "shoe": 10})
@@ -42,8 +52,8 @@ def test_a_delivery_replaces_its_slice_whole(warehouse: psycopg.Connection[Any])
     assert in_force(warehouse)["default", ONE.asin, ONE.period_start] == dict(restated.queries)
     assert in_force(warehouse)["default", OTHER.asin, OTHER.period_start] == dict(OTHER.queries)
     assert tally.records == {"inserted": 1, "updated": 1, "unchanged": 1, "deleted": 1}
-    count = warehouse.execute("select count(*) from landing.sqp_asin").fetchone()
-    assert count == (4,), "no row of the replaced load stays behind"
+    stored = warehouse.execute("select count(*) from landing.sqp_asin").fetchone()
+    assert stored == (4,), "no row of the replaced load stays behind"
 
 
 def test_an_unchanged_slice_is_not_touched(warehouse: psycopg.Connection[Any]) -> None:
@@ -191,6 +201,140 @@ def test_many_rows_go_through_the_spool_on_disk_and_out_again_in_parts(
     tally = sync([Parcel([], extra_rows=shuffled)], batch_rows=100)
     assert tally.records == {"inserted": 3600}
     assert in_force(warehouse) == contents(slices)
+
+
+LARGE = [
+    Slice(asin(number), week, {f"query {q}": number + q for q in range(20)})
+    for number in range(30)
+    for week in range(6)
+]
+"""More rows than `large_is_little` lets one session land."""
+
+
+@pytest.fixture
+def large_is_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rows are many: they are landed in parts, side by side."""
+    monkeypatch.setattr("flows.warehouse.spool.PART_ROWS", 50)
+
+
+def restated() -> Parcel:
+    """`LARGE` again: slices with other numbers, without a query, with contradictory rows, gone."""
+    kept = LARGE[:-10]
+    other = [
+        replace(each, queries=dict.fromkeys(list(each.queries)[number % 2 :], 1))
+        for number, each in enumerate(kept[:60])
+    ]
+    contradictory = [
+        values | {"total_query_impression_count": values["total_query_impression_count"] + 1}
+        for each in kept[60:70]
+        for values in each.rows()[:2]
+    ]
+    return Parcel(other + kept[60:], hour=1, declares=LARGE[-10:], extra_rows=contradictory)
+
+
+@pytest.mark.usefixtures("large_is_little")
+@pytest.mark.parametrize("lanes", [2, 3])
+def test_however_many_land_side_by_side_it_comes_to_the_same(
+    warehouse: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, lanes: int
+) -> None:
+    def landed() -> list[Any]:
+        warehouse.execute(
+            "truncate landing.sqp_asin, landing.sqp_slices, landing.slice_loads,"
+            " landing.rejected_rows"
+        )
+        tallies = [sync([Parcel(LARGE)]), sync([restated()])]
+        logged = warehouse.execute(
+            """
+            select
+                records_inserted, records_updated, records_unchanged, records_failed,
+                records_deleted, slices_changed, slices_unchanged, period_start, period_end
+            from sqp.sync_log
+            order by id desc
+            limit 2
+            """
+        ).fetchall()
+        return [tallies, logged, in_force(warehouse)]
+
+    monkeypatch.setattr("flows.warehouse.landing.LANES", 1)
+    alone = landed()
+    assert alone[0][1].records.keys() >= {"updated", "unchanged", "deleted", "failed"}
+    monkeypatch.setattr("flows.warehouse.landing.LANES", lanes)
+    assert landed() == alone
+
+
+@pytest.mark.usefixtures("large_is_little")
+def test_when_one_of_two_sessions_fails_the_log_counts_what_is_there(
+    warehouse: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = count()
+
+    def fail_in_the_fifth(*arguments: Any) -> None:
+        copy_into(*arguments)
+        if next(copies) == 4:
+            raise ConnectionError("the network is down")
+
+    monkeypatch.setattr("flows.warehouse.lane.copy_into", fail_in_the_fifth)
+    with pytest.raises(ConnectionError, match="network"):
+        sync([Parcel(LARGE)])
+    there = warehouse.execute("select count(*) from landing.sqp_asin").fetchone()
+    logged = warehouse.execute(
+        "select records_inserted, sync_status from sqp.sync_log order by id desc limit 1"
+    ).fetchone()
+    assert there
+    assert 0 < there[0] < 3600
+    assert logged == (there[0], "failed")
+    monkeypatch.undo()
+    tally = sync([Parcel(LARGE)])
+    assert tally.records == {"inserted": 3600 - there[0], "unchanged": there[0]}
+    assert in_force(warehouse) == contents(LARGE)
+
+
+KILLED = """
+import flows.warehouse.spool
+flows.warehouse.spool.PART_ROWS = 50
+from tests.integration.deliveries import Parcel, sync
+from tests.integration.test_landing import LARGE
+sync([Parcel(LARGE)])
+"""
+
+
+@pytest.mark.parametrize("where", ["bucket_5", "mid_copy"])
+def test_a_run_that_is_killed_while_two_sessions_land_leaves_whole_slices(
+    warehouse: psycopg.Connection[Any], where: str
+) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=PROJECT_ROOT, env=os.environ | {"FAULT_AT": where}
+    )
+    assert killed.returncode == -signal.SIGKILL
+    with leased_run():
+        # Nobody writes for the dead run any more.
+        [[there, logged]] = warehouse.execute(
+            """
+            select
+                (select count(*) from landing.sqp_asin),
+                (select records_inserted from sqp.sync_log order by id desc limit 1)
+            """
+        ).fetchall()
+    assert there == logged
+    tally = sync([Parcel(LARGE)])
+    assert tally.records == Counter(inserted=3600 - there) + Counter(unchanged=there)
+    assert in_force(warehouse) == contents(LARGE)
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_the_next_run_waits_for_a_session_that_still_writes_for_a_dead_one() -> None:
+    begun = threading.Event()
+
+    def run() -> None:
+        with leased_run():
+            begun.set()
+
+    following = threading.Thread(target=run)
+    with beside_the_run():
+        following.start()
+        assert not begun.wait(1)
+    assert begun.wait(10)
+    following.join()
 
 
 def test_the_counts_of_every_log_row_add_up(warehouse: psycopg.Connection[Any]) -> None:

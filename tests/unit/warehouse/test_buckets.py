@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.sources.deliveries import ROW_SCHEMA
-from flows.warehouse.buckets import CONTENT_COLUMNS, one_ahead, prepare
+from flows.warehouse.buckets import CONTENT_COLUMNS, prepare
 from flows.warehouse.spool import SPOOL_SCHEMA
 from tests.integration.deliveries import row
 
@@ -133,14 +132,3 @@ def test_what_a_later_delivery_replaces_and_what_a_broken_one_brought_is_told_ap
     assert prepared.rows.column("query").to_pylist() == ["new"]
     assert prepared.superseded.tolist() == [0, 0]
     assert prepared.present.tolist() == [0]
-
-
-def test_an_error_in_the_background_reaches_the_caller() -> None:
-    def items() -> Any:
-        yield 1
-        raise ValueError("broken")
-
-    waiting = one_ahead(items())
-    assert next(waiting) == 1
-    with pytest.raises(ValueError, match="broken"):
-        next(waiting)
