@@ -19,10 +19,13 @@ from typing import Any
 from benchmarks.server import fresh_database
 from flows.sources.sample import write_flat_csv, write_flat_parquet, write_report_json
 from flows.warehouse.connection import connect
+from flows.warehouse.threads import share_out
 
 ROUNDS = 3
 DELIVERED_ORDER = """
-copy (select * from landing.sqp_asin order by source_line) to stdout (format binary)
+copy (
+    select * from landing.sqp_asin where source_line % {sessions} = {session} order by source_line
+) to stdout (format binary)
 """
 
 ASINS, QUERIES, WEEKS, SEED = 2_000, 80_000, 5, 1
@@ -100,27 +103,40 @@ def sync_once(path: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def bare_copy(dump: Path) -> float:
-    """Seconds of a binary COPY of what lies in `landing.sqp_asin` into a table just like it."""
+def bare_copy(dump: Path, sessions: int = 1) -> float:
+    """Seconds of a binary COPY of what lies in `landing.sqp_asin` into a table just like it.
+
+    Args:
+        sessions: so many copy at the same time, each its part of the rows.
+    """
+    dumps = [dump.with_suffix(f".{session}") for session in range(sessions)]
     with connect(autocommit=True) as connection:
-        with (
-            dump.open("wb") as file,
-            connection.cursor() as cursor,
-            cursor.copy(DELIVERED_ORDER) as copy,
-        ):
-            file.writelines(copy)
+        for session, part in enumerate(dumps):
+            statement = DELIVERED_ORDER.format(sessions=sessions, session=session)
+            with (
+                part.open("wb") as file,
+                connection.cursor() as cursor,
+                cursor.copy(statement.encode()) as copy,
+            ):
+                file.writelines(copy)
         connection.execute(BARE_TABLE)
         connection.execute("checkpoint")
         started = time.perf_counter()
-        with (
-            dump.open("rb") as file,
-            connection.cursor() as cursor,
-            cursor.copy("copy landing.bench_bare from stdin (format binary)") as copy,
-        ):
-            while block := file.read(1 << 18):
-                copy.write(block)
+        share_out((part for part in dumps), [_copy_in] * sessions)
         seconds = time.perf_counter() - started
         connection.execute("drop table landing.bench_bare")
         connection.execute("checkpoint")
-    dump.unlink()
+    for part in dumps:
+        part.unlink()
     return seconds
+
+
+def _copy_in(dump: Path) -> None:
+    with (
+        connect(autocommit=True) as connection,
+        dump.open("rb") as file,
+        connection.cursor() as cursor,
+        cursor.copy("copy landing.bench_bare from stdin (format binary)") as copy,
+    ):
+        while block := file.read(1 << 18):
+            copy.write(block)

@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -258,6 +259,7 @@ def test_however_many_land_side_by_side_it_comes_to_the_same(
     monkeypatch.setattr("flows.warehouse.landing.LANES", 1)
     alone = landed()
     assert alone[0][1].records.keys() >= {"updated", "unchanged", "deleted", "failed"}
+    assert alone[1][0][-2:] == (LARGE[0].period_start, LARGE[-1].period_start + timedelta(days=6))
     monkeypatch.setattr("flows.warehouse.landing.LANES", lanes)
     assert landed() == alone
 

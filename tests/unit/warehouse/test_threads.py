@@ -82,5 +82,5 @@ def test_after_a_failure_nobody_begins_another_item() -> None:
         assert closed.wait(10)
 
     with pytest.raises(ValueError, match="broken"):
-        share_out(items(), [fail, wait])
+        share_out(items(), [wait, fail])
     assert len(begun) <= 2
