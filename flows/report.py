@@ -10,9 +10,10 @@ import psycopg
 
 from flows.errors import ExitCode, UnreadableDelivery
 from flows.runs import Story
-from flows.warehouse.landing import Landing, Tally
+from flows.warehouse.landing import Landing
 from flows.warehouse.rows import Row, is_there, rows
 from flows.warehouse.run_log import SYNC_TYPES, Run
+from flows.warehouse.tally import Tally
 
 TOP_QUERIES = 10
 TOP_QUERY_PURCHASES = 10

@@ -28,7 +28,7 @@ from flows.warehouse.tally import Tally, add_to_log
 from flows.warehouse.threads import share_out
 
 LANES = 2
-"""Sessions that land at the same time: as many more keep a server busy, and hold more memory."""
+"""Sessions that land at the same time: two keep two cores busy, and each holds a bucket."""
 
 
 class Landing:

@@ -25,10 +25,11 @@ from flows.sources.deliveries import PeriodType
 from flows.sources.read import read_delivery
 from flows.sync_sqp import remember
 from flows.warehouse.bigquery_slices import LoadedSlices
-from flows.warehouse.landing import Landing, Tally
+from flows.warehouse.landing import Landing
 from flows.warehouse.run_log import SyncType, leased_run
 from flows.warehouse.slice_register import accept_and_hold
 from flows.warehouse.spool import Spool
+from flows.warehouse.tally import Tally
 from tests.bigquery.engine import DATASET, PROJECT, Engine
 from tests.integration.deliveries import MARKETPLACE
 

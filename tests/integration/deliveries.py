@@ -23,10 +23,11 @@ from flows.sources.deliveries import (
     ReportView,
     SliceKey,
 )
-from flows.warehouse.landing import Landing, Tally
+from flows.warehouse.landing import Landing
 from flows.warehouse.run_log import SyncType, leased_run
 from flows.warehouse.slice_register import accept_and_hold
 from flows.warehouse.spool import Spool
+from flows.warehouse.tally import Tally
 
 MARKETPLACE = "ATVPDKIKX0DER"
 SUNDAY = date(2026, 9, 27)
